@@ -1,0 +1,184 @@
+"""The layouts of captioned pictures: karpathy, flickr8k, flickr8k-cn, coco, ai-challenger, cuhk-pedes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuwen import dataset
+from tuwen.errors import DataError
+from tuwen.importers import run_import
+
+
+def karpathy(*names: str, split: str = "train") -> dict[str, Any]:
+    sentences = [{"raw": "A dog .", "tokens": ["a", "dog"]}, {"tokens": ["a", "red", "ball"]}, {"raw": " "}]
+    return {"images": [{"filename": n, "split": split, "sentences": sentences} for n in names], "dataset": "toy"}
+
+
+def test_karpathy(tmp_path, paint, put, rows):
+    paint("src/images", "a.jpg", "b.jpg")
+    data = karpathy("a.jpg", "b.jpg", "gone.jpg")
+    data["images"][1] |= {"split": "restval", "cocoid": 42, "filepath": "val2014"}
+    src = put("src/dataset_toy.json", b"\xef\xbb\xbf" + json.dumps(data).encode())
+    report = run_import("karpathy", src, tmp_path / "data")
+    assert (report.added, report.captions, report.splits) == (2, 4, {"train": 2})
+    assert {item["why"]: item["count"] for item in report.skipped} == {"empty caption": 3, "no such picture on disk": 1}
+    found = rows()
+    assert found["a.jpg"]["captions"] == ["A dog .", "a red ball"]
+    assert (found["b.jpg"]["id"], found["b.jpg"]["root"]) == ("42", "src")
+    loaded = dataset.load(tmp_path / "data")
+    assert all(loaded.path(picture).is_file() for picture in loaded.pictures)
+    assert not list((tmp_path / "data").rglob("*.jpg"))  # nothing is copied unless asked
+
+
+def test_karpathy_finds_coco_folders_and_takes_a_folder_as_src(tmp_path, paint, put, rows):
+    paint("coco/val2014", "COCO_val2014_000000000009.jpg")
+    paint("coco/train2014", "COCO_train2014_000000000025.jpg")
+    data = karpathy("COCO_val2014_000000000009.jpg", "COCO_train2014_000000000025.jpg")
+    data["images"][0]["filepath"], data["images"][1]["filepath"] = "val2014", "train2014"
+    put("coco/dataset_coco.json", data)
+    assert run_import("karpathy", tmp_path / "coco", tmp_path / "data").added == 2
+    assert rows()["COCO_val2014_000000000009.jpg"]["file_name"] == "val2014/COCO_val2014_000000000009.jpg"
+
+
+TOKENS = (
+    "a.jpg#0\tA dog .\r\na.jpg#1\tA brown dog, running .\r\n\r\nb.jpg#0\tA cat\r\nno number here\r\nc.jpg.1#0\tLost\r\n"
+)
+
+
+def test_flickr8k_tokens_with_lists(tmp_path, paint, put, rows):
+    paint("src/Flicker8k_Dataset", "a.jpg", "b.jpg", "u.jpg")
+    put("src/Flickr8k_text/Flickr8k.token.txt", TOKENS + "u.jpg#0\tIn no list\n")
+    put("src/Flickr8k_text/Flickr_8k.trainImages.txt", "a.jpg\n")
+    put("src/Flickr8k_text/Flickr_8k.devImages.txt", "b.jpg\n")
+    report = run_import("flickr8k", tmp_path / "src", tmp_path / "data")
+    assert (report.added, report.captions, report.splits) == (2, 3, {"train": 1, "val": 1})
+    assert rows()["a.jpg"]["captions"] == ["A dog .", "A brown dog, running ."]
+    why = {item["why"]: item["examples"] for item in report.skipped}
+    assert (
+        why["in none of the lists of splits"] == ["u.jpg", "c.jpg.1"]
+        or "u.jpg" in why["in none of the lists of splits"]
+    )
+    assert why["not NAME#NUMBER<tab>caption"] == ["Flickr8k.token.txt:5"]
+
+
+def test_flickr8k_tokens_without_lists_are_split_by_content(tmp_path, paint, put, rows):
+    paint("src/Images", "a.jpg", "b.jpg")
+    src = put("src/Flickr8k.token.txt", TOKENS)
+    report = run_import("flickr8k", src, tmp_path / "data")
+    assert (report.added, report.splits) == (2, {})
+    assert all(len(row["sha256"]) == 64 and "split" not in row for row in rows().values())
+    assert set(dataset.load(tmp_path / "data").splits()) <= {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,caption\na.jpg,A dog\na.jpg,\"A dog, brown\"\nb.jpg,A cat, asleep\n",
+        "a.jpg,A dog\na.jpg,A dog, brown\nb.jpg,A cat, asleep\n",
+        "image_name| comment_number| comment\na.jpg| 0| A dog\na.jpg| 1| A dog, brown\nb.jpg| 0| A cat, asleep\n",
+        "\ufeffimage,caption\r\na.jpg,A dog\r\na.jpg,A dog, brown\r\nb.jpg,A cat, asleep\r\n",
+    ],
+)  # fmt: skip
+def test_flickr8k_csv(tmp_path, paint, put, rows, text):
+    paint("src/Images", "a.jpg", "b.jpg")
+    put("src/captions.txt", text)
+    assert run_import("flickr8k", tmp_path / "src", tmp_path / "data").captions == 3
+    assert [rows()[name]["captions"] for name in ("a.jpg", "b.jpg")] == [["A dog", "A dog, brown"], ["A cat, asleep"]]
+
+
+def test_flickr8k_cn_joins_the_english_captions(tmp_path, paint, put, rows):
+    images = paint("src/images", "a.jpg", "b.jpg")
+    run_import("karpathy", put("src/dataset.json", karpathy("a.jpg", "b.jpg")), tmp_path / "data", images)
+    text = "a.jpg#zhc#0 一只狗。\na.jpg#zhc#1 一只狗。\nb.jpg#zhb#0 一只猫\nbroken line\nzzz.jpg#zhc#0 没有\n"
+    src = put("elsewhere/flickr8kzhc.caption.txt", text)
+    for joined in (3, 0):  # a second time adds nothing; two people who say the same are kept
+        report = run_import("flickr8k-cn", src, tmp_path / "data")  # the data set's own roots are searched
+        assert (report.added, report.merged, report.captions_added) == (0, 2, joined)
+        assert report.splits == {"train": 2}
+    assert rows()["a.jpg"]["captions"] == ["A dog .", "a red ball", "一只狗。", "一只狗。"]
+    assert rows()["b.jpg"]["captions"][2] == {"text": "一只猫", "lang": "zh", "source": "model:zhb"}
+    assert {item["why"] for item in report.skipped} == {"not NAME#zhc#NUMBER caption", "no such picture on disk"}
+
+
+def coco(*pictures: tuple[int, str]) -> dict[str, Any]:
+    notes = [{"image_id": number, "id": i, "caption": f"About {number}\n"} for i, (number, _) in enumerate(pictures)]
+    return {"images": [{"id": n, "file_name": name} for n, name in pictures], "annotations": notes}
+
+
+def test_coco_parts_in_one_folder(tmp_path, paint, put, rows):
+    paint("coco/val2017", "000000000001.jpg")
+    paint("coco/train2017", "000000000002.jpg")
+    put("coco/annotations/captions_val2017.json", coco((1, "000000000001.jpg")))
+    train = coco((2, "000000000002.jpg"))
+    train["annotations"] += [{"image_id": 99, "caption": "Whose?"}, {"image_id": 2, "bbox": [0, 0, 1, 1]}]
+    put("coco/annotations/captions_train2017.json", train)
+    put("coco/annotations/instances_val2017.json", {"images": [], "annotations": []})
+    report = run_import("coco", tmp_path / "coco", tmp_path / "data")
+    assert (report.added, report.captions, report.splits) == (2, 2, {"train": 1, "val": 1})
+    assert sorted(item["why"] for item in report.skipped) == [
+        "annotation without a caption",
+        "caption of a picture that is not listed",
+    ]
+    assert rows()["000000000001.jpg"]["id"] == "1"
+
+
+def test_coco_of_boxes_is_told_apart(tmp_path, paint, put):
+    images = paint("i", "a.jpg")
+    data = coco((1, "a.jpg"))
+    data["annotations"] = [{"image_id": 1, "bbox": [0, 0, 1, 1]}]
+    with pytest.raises(DataError, match="boxes"):
+        run_import("coco", put("instances.json", data), tmp_path / "data", images)
+
+
+def test_ai_challenger(tmp_path, paint, put, rows):
+    paint("src/caption_validation_images_20170910", "x.jpg")
+    data = [{"url": "http://x", "image_id": "x.jpg", "caption": ["一个人在跑步", "跑步的人"]}, {"url": "y"}]
+    put("src/caption_validation_annotations_20170910.json", data)
+    report = run_import("ai-challenger", tmp_path / "src", tmp_path / "data")
+    assert (report.added, report.languages, report.splits) == (1, {"zh": 2}, {"val": 1})
+    assert rows()["x.jpg"]["captions"] == ["一个人在跑步", "跑步的人"]
+
+
+def test_cuhk_pedes_groups_by_person(tmp_path, paint, put, rows):
+    names = ["CUHK01/1.png", "CUHK01/2.png", "Market/1.png"]
+    paint("src/imgs", *names)
+    data = [
+        {"split": "train", "captions": ["A man."], "file_path": names[0], "id": 7, "processed_tokens": [["a", "man"]]},
+        {"split": "train", "processed_tokens": [["a", "tall", "man"]], "file_path": names[1], "id": 7},
+        {"split": "test", "captions": ["A woman."], "file_path": names[2], "id": 8},
+    ]
+    report = run_import("cuhk-pedes", put("src/reid_raw.json", data), tmp_path / "data")
+    assert report.splits == {"train": 2, "test": 1}
+    found = dataset.load(tmp_path / "data").pictures
+    assert [p.group for p in found] == ["person-7", "person-7", "person-8"]
+    assert found[1].captions[0].text == "a tall man"
+    bare = [{key: value for key, value in item.items() if key != "split"} for item in data]
+    run_import("cuhk-pedes", put("src/caption_all.json", bare), tmp_path / "all")
+    drawn = dataset.load(tmp_path / "all").pictures
+    assert drawn[0].split == drawn[1].split is not None  # one person, one split
+
+
+@pytest.mark.parametrize(
+    ("format", "content"),
+    [
+        ("karpathy", "[1, 2]"),
+        ("karpathy", '{"images": [{"filename": "a.jpg"}]}'),
+        ("karpathy", '{"images": ['),
+        ("coco", '{"images": [3], "annotations": [4]}'),
+        ("ai-challenger", "{}"),
+        ("cuhk-pedes", '{"a": 1}'),
+        ("flickr8k", "one word a line\nlike this\n"),
+        ("flickr8k-cn", "nothing\n"),
+    ],
+)
+def test_another_layout_is_one_line(tmp_path: Path, put, format, content):
+    src = put("src.json", content)
+    with pytest.raises(DataError) as error:
+        run_import(format, src, tmp_path / "data")
+    assert str(src) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "data").exists()

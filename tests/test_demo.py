@@ -1,0 +1,103 @@
+"""The demo: at least twelve photographs from packages, both languages, a page, and no success that was not seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from fake_embedder import FakeEmbedder, draw_many
+from test_report import read
+from typer.testing import CliRunner
+
+import tuwen.pipelines
+from tuwen import demo
+from tuwen.cli import demo as commands
+from tuwen.errors import DataError
+from tuwen.records import guess_language
+
+pytest.importorskip("skimage")
+pytest.importorskip("sklearn")
+
+
+def test_questions_come_in_both_languages() -> None:
+    names = {name for _, _, name, _ in demo.SAMPLES}
+    for asked in (demo.ASKED, demo.OWN):
+        assert len(asked) >= 6
+        assert [(guess_language(a.en), guess_language(a.zh)) for a in asked] == [("en", "zh")] * len(asked)
+        assert all(set(a.meant or ()) <= names for a in asked)
+
+
+def test_samples_are_photographs_from_installed_packages(tmp_path: Path) -> None:
+    credits = demo.collect(tmp_path)
+    assert len(credits) >= 12
+    assert {path.name for path in tmp_path.iterdir()} == set(credits)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    demo.collect(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == stamps
+
+
+def test_too_few_samples_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "SAMPLES", [*demo.SAMPLES[:3], ("no_such_package", "x", "y.png", "z")])
+    with pytest.raises(DataError, match=r"only 3 .*tuwen\[demo\]"):
+        demo.collect(tmp_path / "few")
+
+
+def test_the_demo_says_what_it_saw_twice_alike(tmp_path: Path) -> None:
+    seen = demo.run_demo(FakeEmbedder(floor=0.5), tmp_path / "demo")
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert seen["pictures"] >= 12
+    assert len(seen["queries"]) == 2 * len(demo.ASKED)
+    found = [query for query in seen["queries"] if query["hits"]]
+    assert 0 < len(found) < len(seen["queries"])  # "red" finds some; "cat" is no colour, and finds nothing
+    for query in seen["queries"]:
+        assert all(hit["score"] >= 0.5 for hit in query["hits"])
+        shown = [Path(hit["file"]).name for hit in query["hits"]]
+        if query["rank"] is not None and query["rank"] <= len(shown):
+            assert shown[query["rank"] - 1] in query["meant"]
+        if not shown:
+            assert query["rank"] is None
+    assert Path(seen["like"]["hits"][0]["file"]).name == demo.LIKE
+    reader = read(tmp_path / "demo" / "report.html")
+    assert page.count("data:image/jpeg") == seen["pictures"]
+    assert all(query["query"] in reader.text for query in seen["queries"])
+    assert reader.text.count("No match") == len(seen["queries"]) - len(found)
+    again = demo.run_demo(FakeEmbedder(floor=0.5), tmp_path / "demo")
+    assert again["index"]["unchanged"] == seen["pictures"]
+    assert {**again, "index": 0} == {**seen, "index": 0}
+    assert (tmp_path / "demo" / "report.html").read_text() == page
+
+
+def test_own_pictures_and_a_newer_model(tmp_path: Path) -> None:
+    draw_many(tmp_path / "mine", 5)
+    (tmp_path / "mine" / "broken.png").write_bytes(b"no")
+    seen = demo.run_demo(FakeEmbedder(), tmp_path / "demo", tmp_path / "mine")
+    assert (seen["pictures"], len(seen["index"]["failed"])) == (5, 1)
+    assert not (tmp_path / "demo" / "pictures").exists()
+    assert demo.tally(seen["queries"], "en") == (0, 0, 0)
+    assert "picture meant" not in read(tmp_path / "demo" / "report.html").text
+    newer = demo.run_demo(FakeEmbedder(fingerprint="newer"), tmp_path / "demo", tmp_path / "mine")
+    assert newer["index"]["added"] == 5
+    draw_many(tmp_path / "other", 3)
+    assert demo.run_demo(FakeEmbedder(), tmp_path / "demo", tmp_path / "other")["pictures"] == 3
+
+
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer()
+    commands.register(app)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tuwen.pipelines, "load", lambda name, device=None: FakeEmbedder())
+    draw_many(tmp_path / "mine", 3)
+    told = CliRunner().invoke(app, ["demo", "mine"])
+    assert told.exit_code == 0, told.exception
+    assert "report: demo/report.html" in told.output
+    assert "16 of 16 queries found nothing" in told.output
+    answer = json.loads(CliRunner().invoke(app, ["demo", "mine", "--json"]).stdout)
+    assert (answer["pictures"], answer["report"]) == (3, "demo/report.html")
+    wrong = CliRunner().invoke(app, ["demo", "nowhere"])
+    assert isinstance(wrong.exception, DataError)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 2}\n')
+    assert CliRunner().invoke(app, ["report", "run"]).output.strip() == "run/report.html"
+    assert "Training loss" in read(tmp_path / "run" / "report.html").text

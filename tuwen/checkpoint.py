@@ -1,0 +1,167 @@
+"""Runs on disk: weights as safetensors, everything else as JSON or YAML, each file written whole or not at all.
+
+A run folder holds `model.safetensors`, `config.json` (it alone rebuilds the model), the tokeniser's files,
+`recipe.yaml`, `metrics.jsonl`, a model card and `last/` for an exact resume. Nothing is ever pickled or unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuwen.errors import ModelError
+from tuwen.files import write_atomic
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+SHIPPED = Path(__file__).resolve().parent / "weights"
+
+
+def find_run(name: str) -> Path:
+    """The folder of a run: a path, or the name of a model that comes inside the package.
+
+    Raises:
+        ModelError: there is no such folder, or it holds no model.
+    """
+    for folder in (Path(name), SHIPPED / name):
+        if (folder / "config.json").is_file():
+            return folder
+    if Path(name).is_dir():
+        raise ModelError(
+            f"{name}: no config.json in it, so it is no run: name the folder that `tuwen train --out` wrote"
+        )
+    shipped = ", ".join(shipped_models()) or "none"
+    raise ModelError(f"no model {name}: name a run's folder, hf:REPO, hf:/local/folder or a shipped model ({shipped})")
+
+
+def shipped_models() -> list[str]:
+    """Names of the models inside the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+
+
+def read_config(folder: Path, task: str | None = None) -> dict[str, Any]:
+    """`config.json` of a run; with `task`, only where the run is of that task.
+
+    Raises:
+        ModelError: missing, not JSON, of a newer format, or of another task.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int) or "task" not in config:
+        raise ModelError(f"{path}: not the config of a tuwen run (no `format` and `task`)")
+    if config["format"] > FORMAT:
+        raise ModelError(f"{path}: format {config['format']} is newer than this version reads ({FORMAT}): update tuwen")
+    if task and config["task"] != task:
+        raise ModelError(f"{folder}: a {config['task']} model, but {task} is needed here: name another with --model")
+    return config
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write `config.json`."""
+    write_atomic(folder / "config.json", json.dumps({"format": FORMAT, **config}, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write named tensors as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomic(path, save(plain))
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Named tensors from safetensors, or from a `.pth`/`.pt` by `weights_only=True`; anything else is refused.
+
+    Raises:
+        ModelError: missing, truncated, or a pickle where weights are due.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            hint = "it is a pickle or another format" if _is_pickle(path) else "truncated or not safetensors"
+            raise ModelError(
+                f"{path}: {hint}; weights are read as safetensors only: train or convert it again"
+            ) from error
+    if path.suffix not in (".pth", ".pt"):
+        raise ModelError(f"{path}: weights are read from .safetensors or a state dict .pth only: convert it first")
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip, runtime and value errors alike
+        raise ModelError(
+            f"{path}: not a plain state dict (a pickle is never loaded): save it as safetensors"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(f"{path}: not a state dict of tensors: save `model.state_dict()` alone")
+    return state
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(4)
+    return head[:1] == b"\x80" or head == b"PK\x03\x04"
+
+
+def load_state(module: torch.nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Put the tensors into the module, in the module's own precision.
+
+    Raises:
+        ModelError: a tensor is missing, left over, or of another shape; the first is named.
+    """
+    own = module.state_dict()
+    missing, extra = own.keys() - tensors.keys(), tensors.keys() - own.keys()
+    if missing or extra:
+        name, what = (min(missing), "missing") if missing else (min(extra), "left over")
+        raise ModelError(f"{where}: weights do not fit config.json: {name} is {what}")
+    for name, tensor in own.items():
+        if tensors[name].shape != tensor.shape:
+            raise ModelError(
+                f"{where}: {name} is {tuple(tensors[name].shape)}, config.json asks for {tuple(tensor.shape)}"
+            )
+    module.load_state_dict({name: tensors[name].to(tensor.dtype) for name, tensor in own.items()})
+
+
+# `last/`: one safetensors file a save, named by its step, and `state.json`, replaced last, which names it.
+# A kill at any moment leaves a `state.json` whose tensors are whole.
+
+
+def save_last(folder: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    """Save what an exact resume needs, replacing the save before it."""
+    name = f"step-{state['step']:08d}.safetensors"
+    write_tensors(folder / name, tensors)
+    write_atomic(folder / "state.json", json.dumps({"format": FORMAT, "tensors": name, **state}, indent=2))
+    for old in folder.iterdir():
+        if old.name not in (name, "state.json"):
+            old.unlink(missing_ok=True)
+
+
+def load_last(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What `save_last` wrote.
+
+    Raises:
+        ModelError: nothing was saved, or what was saved is damaged.
+    """
+    path = folder / "state.json"
+    if not path.is_file():
+        raise ModelError(f"{folder.parent}: nothing to resume (no {folder.name}/state.json): train without --resume")
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        name = Path(state["tensors"]).name
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: damaged: {error}") from error
+    return read_tensors(folder / name), state

@@ -1,0 +1,86 @@
+"""`tuwen demo` and `tuwen report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from tuwen.cli.common import print_json, say, warn
+from tuwen.errors import DataError
+
+TOLD = 3  # hits a line
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("demo")(demo)
+    app.command("report")(report)
+
+
+def demo(
+    pictures: Annotated[Path | None, typer.Argument(help="Your own folder; default: sample photographs.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the index and the report go.")] = Path("demo"),
+    model: Annotated[str, typer.Option(help="A shipped model or a run's folder.")] = "retrieval",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Index sample photographs (or yours), search them in English, Chinese and by a picture, write a report."""
+    from tuwen import pipelines
+    from tuwen.demo import run_demo
+
+    if pictures is not None and not pictures.is_dir():
+        raise DataError(f"{pictures}: there is no such folder")
+    seen = run_demo(pipelines.load(model), out, pictures)
+    if json:
+        print_json(seen, seen["index"]["warnings"])
+    else:
+        tell(seen)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    out: Annotated[Path | None, typer.Option(help="The page; default: report.html in the run.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write a run's page: scores, curves, examples and model card in one HTML file."""
+    from tuwen.report import write_run
+
+    path = write_run(run, out)
+    if json:
+        print_json({"report": str(path)})
+    else:
+        say(Text(str(path)))
+
+
+def tell(seen: dict[str, Any]) -> None:
+    """What the demo saw, for people."""
+    from tuwen.demo import tally
+
+    counts = seen["index"]
+    for failure in counts["failed"]:
+        warn(f"{failure['file']}: {failure['why']}")
+    rate = f", {counts['pictures_per_second']:.0f} pictures/s" if counts["decoded"] else ""
+    say(Text(f"{seen['pictures']} photographs in {counts['db']} ({counts['added']} added{rate})"))
+    say(Text(f"model {seen['model']}\n"))
+    for query in seen["queries"]:
+        found = ", ".join(f"{Path(hit['file']).name} {hit['score']:.3f}" for hit in query["hits"][:TOLD])
+        say(Text.assemble((query["query"], "bold"), f"\n  {found or 'no match'}", (_rank(query), "dim")))
+    like = seen["like"]
+    found = ", ".join(f"{Path(hit['file']).name} {hit['score']:.3f}" for hit in like["hits"][:TOLD])
+    say(Text.assemble((f"like the picture {Path(like['file']).name}", "bold"), f"\n  {found or 'no match'}\n"))
+    for lang, name in (("en", "English"), ("zh", "Chinese")):
+        first, three, asked = tally(seen["queries"], lang)
+        if asked:
+            say(Text(f"{name}: the picture meant came first {first} times of {asked}, among the first 3 {three} times"))
+    empty = sum(not query["hits"] for query in seen["queries"])
+    say(Text(f"{empty} of {len(seen['queries'])} queries found nothing above the threshold"))
+    say(Text(f"report: {seen['report']}"))
+
+
+def _rank(query: dict[str, Any]) -> str:
+    if query["meant"]:
+        where = "not found" if query["rank"] is None else f"rank {query['rank']}"
+        return f"   (meant: {' or '.join(query['meant'])}: {where})"
+    return "   (no picture is meant)" if query["meant"] is not None and query["hits"] else ""

@@ -1,0 +1,89 @@
+"""`tuwen train` and `tuwen eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from tuwen.cli.common import envelope, print_json, say, warn
+
+RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("train")(train)
+    app.command("eval")(evaluate)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's file, or the name of one in recipes/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, e.g. train.epochs=3", metavar="KEY=VALUE")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="The data set's folder.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option(help="The run's folder, made new.")] = ...,  # type: ignore[assignment]
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train a model by a recipe on your data; Ctrl-C saves, --resume goes on."""
+    from tuwen.config import load_recipe
+
+    wanted = load_recipe(recipe, overrides)
+    from tuwen.train import run
+
+    result = run(wanted, data, out, resume=resume)
+    if json:
+        print_json(result)
+        return
+    say(f"{out}: {result['steps']} steps in {result['seconds']:.0f} s, best at step {result['best_step']}")
+    for split in ("val", "test"):
+        if split in result:
+            say(_table(f"{split}, {result[split]['n']} pictures", result[split]))
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A shipped model, a run's folder, or hf:REPO.")],
+    data: Annotated[Path, typer.Option(help="The data set's folder.")] = ...,  # type: ignore[assignment]
+    split: Annotated[str, typer.Option(help="Which rows to score.")] = "test",
+    lang: Annotated[str | None, typer.Option(help="Captions of this language alone: en or zh.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
+) -> None:
+    """Score a model by the field's metrics, with intervals and protocol."""
+    from tuwen import dataset as datasets
+    from tuwen import pipelines
+    from tuwen.evaluate import score
+    from tuwen.files import write_atomic
+
+    pipeline = pipelines.load(model)
+    result = score(pipeline, datasets.load(data), split, lang)
+    if json is not None:
+        write_atomic(json, envelope(result) + "\n")
+    if result["machine_text"]:
+        warn(f"{result['machine_text']} captions written by a tool are left out: scores count human text")
+    say(_table(f"{result['model']} on {result['data']}, split {split}, {result['n']} pictures", result))
+    shown = {key: value for key, value in result["protocol"].items() if value not in (None, {}, "")}
+    say("[dim]" + "; ".join(f"{key} {value}" for key, value in shown.items()) + "[/dim]")
+
+
+def _table(title: str, result: dict[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("captions")
+    for name in (*RECALLS, "rsum", "i2t_medr", "t2i_medr"):
+        table.add_column(name, justify="right")
+    rows = {**result["per_language"]} if len(result["per_language"]) > 1 else {}
+    for name, metrics in {
+        **rows,
+        "all" if rows else next(iter(result["per_language"])): result["metrics"],
+    }.items():
+        intervals = result.get("intervals", {}).get(name, {})
+        cells = []
+        for key in (*RECALLS, "rsum", "i2t_medr", "t2i_medr"):
+            low, high = intervals.get(key, (None, None))
+            spread = f" [dim]{low:.0f}-{high:.0f}[/dim]" if low is not None and high is not None else ""
+            cells.append(f"{metrics[key]:.1f}{spread}")
+        table.add_row(name, *cells)
+    return table

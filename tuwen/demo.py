@@ -1,0 +1,224 @@
+"""The main job on the embedded model: photographs that come inside packages, indexed and searched in two languages."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuwen.errors import DataError, StoreError
+from tuwen.indexing import describe, index_folder
+from tuwen.report import Page, Words, write_page
+from tuwen.searching import Hit, search_image, search_text
+from tuwen.store import FILES, LanceStore, check_model, open_store
+
+if TYPE_CHECKING:
+    from tuwen.pipelines import Embedder
+
+SHOWN = 5  # hits a query
+LEAST = 12  # photographs that make a demo
+
+# Where the photographs lie: package, folder, file, and whose they are as the package says it.
+SAMPLES = [
+    ("skimage", "data", "astronaut.png", "Eileen Collins; NASA, public domain"),
+    ("skimage", "data", "brick.png", "CC0Textures, CC0"),
+    ("skimage", "data", "camera.png", "Lav Varshney, CC0"),
+    ("skimage", "data", "chelsea.png", "Stefan van der Walt, CC0"),
+    ("skimage", "data", "coffee.png", "Rachel Michetti, CC0"),
+    ("skimage", "data", "coins.png", "Brooklyn Museum, no known copyright restrictions"),
+    ("skimage", "data", "grass.png", "linolafett, CC0"),
+    ("skimage", "data", "gravel.png", "CC0Textures, CC0"),
+    ("skimage", "data", "hubble_deep_field.jpg", "NASA, public domain"),
+    ("skimage", "data", "moon.png", "as shipped by scikit-image"),
+    ("skimage", "data", "motorcycle_left.png", "Middlebury 2014 stereo benchmark, as shipped by scikit-image"),
+    ("skimage", "data", "motorcycle_right.png", "Middlebury 2014 stereo benchmark, as shipped by scikit-image"),
+    ("skimage", "data", "page.png", "as shipped by scikit-image"),
+    ("skimage", "data", "retina.jpg", "Mikael Häggström, CC0"),
+    ("skimage", "data", "rocket.jpg", "SpaceX, public domain"),
+    ("sklearn", "datasets/images", "china.jpg", "danielbuechele, CC BY 2.0"),
+    ("sklearn", "datasets/images", "flower.jpg", "vultilion, CC BY 2.0"),
+    ("matplotlib", "mpl-data/sample_data", "grace_hopper.jpg", "Grace Hopper; US Navy, public domain"),
+]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question in two languages and the samples that fit it, None where nobody knows."""
+
+    en: str
+    zh: str
+    meant: tuple[str, ...] | None = None
+
+
+ASKED = [  # written before any model saw the samples
+    Ask("a cat looking at the camera", "一只猫看着镜头", ("chelsea.png",)),
+    Ask("a woman in an orange suit smiling", "一个穿橙色衣服的女人在微笑", ("astronaut.png",)),
+    Ask("a man taking a picture with a camera", "一个男人在用相机拍照", ("camera.png",)),
+    Ask("a red motorcycle", "一辆红色的摩托车", ("motorcycle_left.png", "motorcycle_right.png")),
+    Ask("an orange flower", "一朵橙色的花", ("flower.jpg",)),
+    Ask("a tall building among trees beside the water", "水边树林中的一座高楼", ("china.jpg",)),
+    Ask("a cup on a wooden table", "木桌上的一个杯子", ("coffee.png",)),
+    Ask("lights in the night sky", "夜空中的灯光", ("rocket.jpg",)),
+    Ask("an old woman wearing a hat", "一个戴帽子的老妇人", ("grace_hopper.jpg",)),
+    Ask("a quarterly tax return", "季度纳税申报表", ()),
+]
+OWN = [  # for a folder that the user names: nobody knows what is in it
+    Ask("a dog running on the grass", "一只狗在草地上奔跑"),
+    Ask("children playing", "孩子们在玩耍"),
+    Ask("a person smiling", "一个人在微笑"),
+    Ask("people at a table with food", "人们坐在摆着食物的桌子旁"),
+    Ask("a lake or the sea", "湖泊或大海"),
+    Ask("a street with cars", "有汽车的街道"),
+    Ask("a mountain with snow", "雪山"),
+    Ask("flowers", "花"),
+]
+LIKE = "motorcycle_left.png"
+
+
+def collect(folder: Path) -> dict[str, str]:
+    """Copy the samples that are installed here into a folder: name -> credit. DataError below LEAST."""
+    credits = {}
+    for package, inside, name, credit in SAMPLES:
+        spec = find_spec(package)
+        source = Path((spec.submodule_search_locations or [""])[0]) / inside / name if spec else Path()
+        if not source.is_file():
+            continue
+        target = folder / name
+        if not target.is_file() or target.read_bytes() != source.read_bytes():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        credits[name] = f"{credit} ({package})"
+    if len(credits) < LEAST:
+        raise DataError(
+            f"{folder}: only {len(credits)} sample photographs are installed: pip install 'tuwen[demo]', "
+            "or name a folder of your own: tuwen demo PICTURES"
+        )
+    return credits
+
+
+def run_demo(pipeline: Embedder, out: Path, pictures: Path | None = None) -> dict[str, Any]:
+    """Index, search in two languages and by a picture, write `report.html`; returns what was seen."""
+    credits: dict[str, str] = {}
+    db, asked = out / "index", OWN
+    folder = pictures or out / "pictures"
+    if pictures is None:
+        credits, asked = collect(folder), ASKED
+    _clear(db, pipeline, folder)
+    report = index_folder(folder, db, pipeline)
+    store = open_store(db)
+    rows = sorted((row for row in store.scan(FILES) if row["state"] == "ok"), key=lambda row: row["path"])
+    if not rows:
+        raise DataError(f"{folder}: none of its {len(report.failed)} pictures can be read")
+    queries = [_ask(store, pipeline, ask, lang, len(rows)) for ask in asked for lang in ("en", "zh")]
+    like = Path(folder, LIKE) if LIKE in credits else Path(rows[0]["folder"], rows[0]["path"])
+    near = search_image(store, pipeline, like, SHOWN)
+    seen = {
+        "pictures": len(rows),
+        "index": asdict(report),
+        "queries": queries,
+        "like": {"file": str(like), "hits": [asdict(hit) for hit in near]},
+        "threshold": dict(pipeline.threshold),
+        "model": str(store.model),
+        "report": str(out / "report.html"),
+    }
+    write_page(out / "report.html", _page(seen, rows, credits, near))
+    return seen
+
+
+def _clear(db: Path, pipeline: Embedder, folder: Path) -> None:
+    """Take away the demo's own index of an earlier model, or of another folder."""
+    if not (db / "index.json").exists():
+        return
+    try:
+        check_model(db, describe(pipeline))
+        if all(row["folder"] == str(folder.resolve()) for row in open_store(db).scan(FILES, ["folder"])):
+            return
+    except StoreError:
+        pass
+    shutil.rmtree(db)
+
+
+def _ask(store: LanceStore, pipeline: Embedder, ask: Ask, lang: str, count: int) -> dict[str, Any]:
+    words = ask.en if lang == "en" else ask.zh
+    hits = search_text(store, pipeline, words, count)  # all that pass the threshold
+    ranks = [hit.rank for hit in hits if Path(hit.file).name in (ask.meant or ())]
+    return {
+        "query": words,
+        "lang": lang,
+        "meant": None if ask.meant is None else list(ask.meant),
+        "rank": min(ranks, default=None),
+        "hits": [asdict(hit) for hit in hits[:SHOWN]],
+    }
+
+
+def tally(queries: list[dict[str, Any]], lang: str) -> tuple[int, int, int]:
+    """Of one language: how often the picture meant came first, among the first three, and the number asked."""
+    ranks = [query["rank"] for query in queries if query["meant"] and query["lang"] == lang]
+    return sum(r == 1 for r in ranks), sum(r is not None and r <= 3 for r in ranks), len(ranks)
+
+
+def _page(seen: dict[str, Any], rows: list[dict[str, Any]], credits: dict[str, str], near: list[Hit]) -> Page:
+    count, queries = seen["pictures"], seen["queries"]
+    page = Page(
+        title=("Find your own pictures by what is in them", "用一句话，找到自己的照片"),
+        lead=(
+            f"{count} photographs, indexed and searched on this machine: no cloud, no tags, in English and Chinese.",
+            f"{count} 张照片，全部在本机建立索引并搜索：不上传、无需标签，中英文皆可。",
+        ),
+        facts=[(str(count), ("photographs indexed", "张照片已索引"))],
+        footer=[f"model {seen['model']}; no-match threshold {seen['threshold'] or 'not set'}; score: cosine"],
+    )
+    for lang, tongue in (("en", ("English", "英文")), ("zh", ("Chinese", "中文"))):
+        first, three, asked = tally(queries, lang)
+        if asked:
+            words = (
+                f"{tongue[0]}: picture meant among the first 3 ({first} came first)",
+                f"{tongue[1]}：目标图片在前三（{first} 次排第一）",
+            )
+            page.facts.append((f"{three} / {asked}", words))
+    cards = [[_query(page, query) for query in queries[n : n + 2]] for n in range(0, len(queries), 2)]
+    note: Words = (
+        "The same question in both languages. The bar is the cosine of words and picture.",
+        "同一个问题用两种语言提出。色条为文字与图片的余弦相似度。",
+    )
+    if credits:
+        note = (
+            f"{note[0]} A green frame marks the picture meant; the questions were written before any model saw it.",
+            f"{note[1]}绿框为目标图片；问题在模型看到图片之前就已写定。",
+        )
+    page.sections.append({"kind": "queries", "title": ("By words", "以文找图"), "note": note, "cards": cards})
+    like = Path(seen["like"]["file"])
+    card = {"picture": page.picture(like), "title": like.name, "lines": [], "hits": [page.hit(hit) for hit in near]}
+    page.sections.append({"kind": "like", "title": ("By a picture", "以图找图"), "note": None, "cards": [card]})
+    wall = [
+        {
+            "picture": page.picture(Path(row["folder"], row["path"])),
+            "title": row["path"],
+            "said": credits.get(row["path"], ""),
+            "shape": f"{row['width']}/{row['height']}",
+        }
+        for row in rows[:60]
+    ]
+    title = (f"What was indexed ({count})", f"索引中的照片（{count}）")
+    page.sections.append({"kind": "wall", "title": title, "note": None, "pictures": wall})
+    return page
+
+
+def _query(page: Page, query: dict[str, Any]) -> dict[str, Any]:
+    rank, verdict = query["rank"], None
+    if query["meant"]:
+        verdict = ("picture meant: not found", "未找到目标图片")
+        if rank is not None:
+            verdict = (f"picture meant: rank {rank}", f"目标图片：第 {rank} 位")
+    elif query["meant"] is not None and query["hits"]:
+        verdict = ("no picture is meant: the nearest ones", "无目标图片，以下为最接近的")
+    hits = [page.hit(Hit(**hit), Path(hit["file"]).name in (query["meant"] or ())) for hit in query["hits"]]
+    return {
+        "words": query["query"],
+        "lang": query["lang"],
+        "verdict": verdict,
+        "good": rank is not None and rank <= 3,
+        "hits": hits,
+    }

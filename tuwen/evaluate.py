@@ -1,0 +1,105 @@
+"""Scores of a model on a data set, by the field's metrics, each with its protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuwen import __version__, images, text
+from tuwen.dataset import Dataset
+from tuwen.errors import DataError
+from tuwen.metrics.bootstrap import bootstrap_interval
+from tuwen.metrics.retrieval import CUTS, Scores, retrieval_metrics
+from tuwen.pipelines import Embedder, Retrieval
+from tuwen.progress import track
+from tuwen.records import Caption
+
+INTERVAL_SEED = 0
+
+
+def score(pipeline: Embedder, dataset: Dataset, split: str = "test", lang: str | None = None) -> dict[str, Any]:
+    """Recall and ranks of a retrieval model on one split, over human captions: the `eval` contract of DESIGN.
+
+    Raises:
+        DataError: the split has no picture or no human caption of that language.
+    """
+    part = dataset.select(split)
+    captions = [
+        (row, caption)
+        for row, picture in enumerate(part.pictures)
+        for caption in picture.human()
+        if lang in (None, caption.lang)
+    ]
+    if not captions:
+        raise DataError(
+            f"{dataset.folder}: split `{split}` holds no human caption{f' in {lang}' if lang else ''} to score"
+        )
+    image = _embed_pictures(pipeline, dataset, part)
+    sentence = pipeline.embed_texts([caption.text for _, caption in captions])
+    owner = np.array([row for row, _ in captions])
+    languages = np.array([caption.lang for _, caption in captions])
+    groups = [picture.group for picture in part.pictures]
+    per_language, intervals = {}, {}
+    for spoken in sorted(set(languages.tolist())):
+        chosen = languages == spoken
+        own = retrieval_metrics(image, sentence[chosen], owner[chosen], groups)
+        per_language[spoken], intervals[spoken] = own.metrics, recall_intervals(own)
+    whole = retrieval_metrics(image, sentence, owner, groups)
+    return {
+        "task": pipeline.task,
+        "model": pipeline.name,
+        "data": dataset.manifest.name or str(dataset.folder),
+        "split": split,
+        "n": len(part.pictures),
+        "metrics": whole.metrics,
+        "per_language": per_language,
+        "intervals": {**intervals, "all": recall_intervals(whole)},
+        "machine_text": _machine_captions(part),
+        "protocol": protocol(pipeline, dataset, captions),
+    }
+
+
+def recall_intervals(scores: Scores) -> dict[str, list[float]]:
+    """95% bootstrap intervals of the recalls in percent, resampling pictures together with their captions."""
+    out = {}
+    for way, ranks, owner in (
+        ("i2t", scores.i2t_ranks, scores.i2t_owner),
+        ("t2i", scores.t2i_ranks, scores.t2i_owner),
+    ):
+        for k in CUTS:
+            interval = bootstrap_interval(100.0 * (ranks <= k), groups=owner, seed=INTERVAL_SEED)
+            out[f"{way}_r{k}"] = [round(interval.low, 2), round(interval.high, 2)]
+    return out
+
+
+def protocol(pipeline: Embedder, dataset: Dataset, captions: list[tuple[int, Caption]]) -> dict[str, Any]:
+    """What a number needs beside it to be one."""
+    return {
+        "version": __version__,
+        "fingerprint": pipeline.fingerprint,
+        **pipeline.about(),
+        "input": f"{pipeline.size}x{pipeline.size}, {pipeline.view}",
+        "tokeniser": text.protocol(),
+        "captions": len(captions),
+        "candidates": "every picture of the split; every human caption of the language",
+        "ties": "against the query",
+        "decoder": images.DECODER,
+        "data_sha256": dataset.fingerprint(),
+        "intervals": f"95%, bootstrap over pictures, 1,000 draws, seed {INTERVAL_SEED}",
+    }
+
+
+def _embed_pictures(pipeline: Embedder, dataset: Dataset, part: Dataset) -> NDArray[np.float32]:
+    if isinstance(pipeline, Retrieval) and pipeline.precomputed:
+        matrix, rows = part.features(pipeline.config["tower"]["name"].partition(":")[2])
+        return pipeline.embed_features(matrix[rows])
+    paths: list[Path] = [part.path(picture) for picture in part.pictures]
+    return pipeline.embed_images(track(paths, len(paths), "pictures"))
+
+
+def _machine_captions(part: Dataset) -> int:
+    """Captions that a tool wrote: counted, never scored among the human ones."""
+    return sum(caption.source != "human" for picture in part.pictures for caption in picture.captions)

@@ -1,0 +1,90 @@
+"""What a folder holds: its pictures, and the captions that its `metadata.jsonl` gives them."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuwen import images
+from tuwen.records import Caption
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of the folder: its path below the folder (or absolute, outside it) and its stat."""
+
+    path: str
+    file: Path
+    mtime_ns: int
+    size: int
+    captions: tuple[tuple[str, str, str], ...] = ()  # (text, lang, source)
+
+
+@dataclass
+class Listing:
+    """What a folder holds."""
+
+    found: dict[str, Found] = field(default_factory=dict)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # sub-folders that could not be listed
+    links: int = 0  # symbolic links that were not followed
+
+
+def list_pictures(folder: Path, skip: Path | None = None) -> Listing:
+    """The pictures below a folder, and those its `metadata.jsonl` names, with their captions.
+
+    Hidden files and folders are passed over, and `skip` (the index). A link is followed to a file inside the
+    folder, never to a folder and never outside: so no walk goes round, and nothing foreign is indexed.
+    """
+    listing = Listing()
+    for entry in _walk(folder, skip, listing):
+        if entry.suffix.lower() in images.SUFFIXES:
+            _add(listing, folder, entry)
+    if (folder / "metadata.jsonl").is_file():
+        from tuwen.dataset import read
+
+        data = read(folder)
+        captions: dict[Path, list[Caption]] = defaultdict(list)
+        for picture in data.pictures:
+            captions[Path(os.path.normpath(data.path(picture)))] += picture.captions
+        for file, some in captions.items():
+            _add(listing, folder, file, some)
+    return listing
+
+
+def _walk(folder: Path, skip: Path | None, listing: Listing) -> Iterator[Path]:
+    folders = [folder]
+    while folders:
+        here = folders.pop()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError:
+            listing.unread.append(here.relative_to(folder).as_posix())
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.name.startswith(".") or path == skip:
+                continue
+            if entry.is_symlink() and not (path.is_file() and path.resolve().is_relative_to(folder)):
+                listing.links += 1
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            else:
+                yield path
+
+
+def _add(listing: Listing, folder: Path, file: Path, captions: Iterable[Caption] = ()) -> None:
+    path = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.as_posix()
+    words = tuple(dict.fromkeys((c.text, c.lang, c.source) for c in captions))
+    try:
+        path.encode()
+        stat = file.stat()
+        listing.found[path] = Found(path, file, stat.st_mtime_ns, stat.st_size, words)
+    except UnicodeEncodeError:
+        shown = path.encode(errors="replace").decode()
+        listing.failed.append({"file": shown, "why": "its name is not UTF-8; rename it"})
+    except OSError as error:
+        listing.failed.append({"file": path, "why": error.strerror or str(error)})

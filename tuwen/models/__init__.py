@@ -1,0 +1,1 @@
+"""The four tasks' models; one folder a task, and none imports another."""

@@ -1,0 +1,72 @@
+"""The stronger picture encoder: the tower's last convolution trained, and attention that pools before it projects."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, relu6
+
+from tuwen.layers import drop_items
+
+
+class AttentivePicture(nn.Module):
+    """From the map before a tower's last 1x1 convolution to one vector a picture.
+
+    The convolution (with its normalisation folded in) is a linear layer of our own, so that it learns the new data at
+    the price of a matrix product while the network below it stays frozen and cached. Each of `heads` then takes its own
+    softmax-weighted mean of the regions and projects it to its slice of the joint space (multi-query attention pooling,
+    Lin et al. 2017, with the value projection after the mean: as many times cheaper as there are regions). The mean and
+    the maximum of the regions are projected beside it, and a residual MLP ends it.
+
+    Args:
+        in_width: channels of the map.
+        features: channels after the tower's last convolution.
+        width: width of the joint space, a multiple of `heads`.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        features: int,
+        width: int,
+        heads: int = 8,
+        dropout: float = 0.1,
+        region_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.heads, self.region_dropout = heads, region_dropout
+        self.head = nn.Linear(in_width, features)
+        self.norm = nn.LayerNorm(features)
+        self.score = nn.Linear(features, heads)
+        self.value = nn.Linear(features, width)
+        self.mean = nn.Linear(features, width)
+        self.peak = nn.Linear(features, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """(B, N, in_width) -> (B, W), not normalised."""
+        mask = torch.ones(regions.shape[:2], dtype=torch.bool, device=regions.device)
+        if self.training and self.region_dropout:
+            regions, mask = drop_items(regions, mask, self.region_dropout)
+            most = int(mask.sum(1).max())
+            regions, mask = regions[:, :most], mask[:, :most]
+        features = relu6(self.head(regions))  # (B, N, F)
+        normed = self.dropout(self.norm(features))
+        weights = self.score(normed).float().masked_fill(~mask[..., None], -torch.inf).softmax(1)  # (B, N, H)
+        seen = weights.to(normed.dtype).transpose(1, 2) @ normed  # (B, H, F)
+        value = self.value.weight.view(self.heads, -1, seen.shape[2]).to(seen.dtype)  # (H, W / H, F)
+        joint = (seen.transpose(0, 1) @ value.transpose(1, 2)).transpose(0, 1).flatten(1) + self.value.bias  # (B, W)
+        present = mask[..., None]
+        mean = features.masked_fill(~present, 0).float().sum(1) / mask.sum(1, keepdim=True)
+        peak = features.masked_fill(~present, 0).float().amax(1)  # ReLU6 leaves nothing below 0
+        size = (features.shape[2],)
+        joint = joint + self.mean(layer_norm(mean, size)) + self.peak(self.dropout(layer_norm(peak, size)))
+        out: Tensor = joint.float() + self.mlp(joint).float()
+        return out

@@ -1,0 +1,71 @@
+"""The dual encoder: one vector a picture, one a sentence, a learned temperature between them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from tuwen.layers import l2_normalise
+from tuwen.models.retrieval.attentive import AttentivePicture
+from tuwen.models.retrieval.picture import PictureEncoder
+from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
+
+if TYPE_CHECKING:
+    from tuwen.towers import Tower
+
+
+class DualEncoder(nn.Module):
+    """Picture and sentence encoders into one space.
+
+    Args:
+        picture: features -> (B, W), not normalised.
+        sentence: ids, lengths -> (B, W), not normalised.
+        tower: a picture tower trained with the rest; None where its features are given.
+        pooled: whether the tower gives one pooled region or its grid.
+        scale: first factor on the similarities before a softmax (1 / temperature), learned up to `max_scale`.
+        classifier: CMPC's class weights (classes, W); None for none.
+    """
+
+    def __init__(
+        self,
+        picture: PictureEncoder | AttentivePicture,
+        sentence: BertEncoder | RecurrentEncoder,
+        *,
+        tower: Tower | None = None,
+        pooled: bool = True,
+        scale: float = 14.3,
+        max_scale: float = 100.0,
+        classifier: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.picture, self.sentence, self.tower, self.pooled = picture, sentence, tower, pooled
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.max_scale = max_scale
+        self.classifier = nn.Parameter(classifier) if classifier is not None else None
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor on the similarities before a softmax."""
+        return self.log_scale.exp().clamp(max=self.max_scale)
+
+    def regions(self, batch: Tensor) -> Tensor:
+        """Features (B, N, D) as they are, or of uint8 pixels (B, S, S, 3) where the tower is inside."""
+        if self.tower is None:
+            return batch
+        features: Tensor = self.tower.pooled(batch).unsqueeze(1) if self.pooled else self.tower(batch)
+        return features
+
+    def embed_pictures(self, batch: Tensor) -> Tensor:
+        """Features or pixels -> (B, W), unit length."""
+        return l2_normalise(self.picture(self.regions(batch)))
+
+    def embed_sentences(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T) ids, (B,) lengths -> (B, W), unit length."""
+        return l2_normalise(self.sentence(ids, lengths))
+
+    def forward(self, pictures: Tensor, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Both sides at once, not normalised (CMPM projects one on the other): (P, W), (C, W)."""
+        return self.picture(self.regions(pictures)), self.sentence(ids, lengths)

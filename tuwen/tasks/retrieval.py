@@ -1,0 +1,352 @@
+"""Retrieval: dual encoders trained to put a picture and its captions close together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tuwen import losses
+from tuwen.config import ImageConfig, Recipe, RetrievalConfig, TextConfig
+from tuwen.dataset import Dataset
+from tuwen.distributed import gather
+from tuwen.errors import ConfigError
+from tuwen.features import extract
+from tuwen.images import View
+from tuwen.layers import l2_normalise
+from tuwen.metrics.retrieval import retrieval_metrics
+from tuwen.models.retrieval import AttentivePicture, BertEncoder, DualEncoder, PictureEncoder, RecurrentEncoder
+from tuwen.tasks.pairs import (
+    Cached,
+    PairBatches,
+    Pairs,
+    PictureSource,
+    Pixels,
+    bilingual,
+    encode_captions,
+    group_labels,
+    pad,
+    read_captions,
+)
+from tuwen.text import HubTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
+from tuwen.towers import Tower, build_tower, thaw
+from tuwen.towers.start import start_bert
+
+SCALE_LR = 5.0  # one number in the exponent: at the weights' own rate it lags behind them
+PRECOMPUTED = "features:"  # a tower's name that means a matrix of `dataset.json`
+
+
+class RetrievalTask:
+    """VSE++ (Faghri et al., BMVC 2018), CMPM/CMPC (Zhang and Lu, ECCV 2018) and what is stronger, by recipe."""
+
+    name = "retrieval"
+    score = "rsum"
+
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, cache: Path | None = None, rank: int = 0, world: int = 1
+    ) -> None:
+        self.recipe, self.cache = recipe, cache
+        self.image = recipe.model.image
+        self.tower = None if self.image.tower.startswith(PRECOMPUTED) else _open_tower(self.image)
+        head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
+        self.tokenizer = train_tokenizer(recipe, dataset)
+        self.dataset = dataset
+        train, val = (self._pairs(split) for split in ("train", "val"))
+        self.val = val
+        self.train = PairBatches(
+            train,
+            recipe.data.captions,
+            recipe.train.batch_size,
+            recipe.seed,
+            self.tokenizer.pad_id,
+            rank,
+            world,
+        )
+        self.languages = sorted({str(lang) for lang in train.langs})
+        in_width = self._in_width(train)
+        self.built = {
+            "model": recipe.model.model_dump(),
+            "in_width": in_width,
+            "vocabulary": self.tokenizer.size,
+            "pad": self.tokenizer.pad_id,
+            "features": head.out_features if head is not None else None,
+            "classes": int(train.groups.max()) + 1 if recipe.loss.cmpc else 0,
+        }
+        torch.manual_seed(recipe.seed)
+        self.model = build_model(self.built)
+        if head is not None and isinstance(self.model.picture, AttentivePicture):
+            self.model.picture.head.load_state_dict(head.state_dict())
+        if self.image.finetune and self.tower is not None:
+            self.model.tower = thaw(self.tower)
+        if recipe.model.text.pretrained and isinstance(self.model.sentence, BertEncoder):
+            start_bert(self.model.sentence.bert, recipe.model.text.pretrained, self.tokenizer, bilingual(train))
+
+    def config(self) -> dict[str, Any]:
+        tower = self.tower
+        return {
+            "task": self.name,
+            "name": self.recipe.name,
+            **self.built,
+            "tower": {
+                "name": self.image.tower,
+                "size": tower.size if tower else None,
+                "sha256": tower.sha256 if tower else None,
+                "inside": self.image.finetune,
+                "pooled": self.image.features == "pooled",
+                "view": "center" if self.recipe.data.view == "crop" else self.recipe.data.view,
+            },
+            "max_tokens": self.recipe.data.max_tokens,
+            "seed": self.recipe.seed,
+            "notes": self.recipe.notes,
+            "pretrained": self._pretrained(),
+            "languages": self.languages,
+        }
+
+    def _pretrained(self) -> dict[str, str]:
+        """The parts that others trained, for the protocol."""
+        parts = {}
+        if self.image.pretrained and self.tower is not None:
+            parts["picture"] = (
+                f"{self.image.tower} (ImageNet)" if not self.image.tower.startswith("hf:") else self.image.tower
+            )
+        if self.recipe.model.text.pretrained:
+            parts["text"] = self.recipe.model.text.pretrained
+        return parts
+
+    @classmethod
+    def rebuild(cls, config: dict[str, Any]) -> DualEncoder:
+        model = build_model(config)
+        tower = config["tower"]
+        if tower["inside"]:
+            model.tower = build_tower(tower["name"], size=tower["size"], pretrained=False)
+        return model
+
+    def groups(self) -> Iterator[tuple[float, list[nn.Parameter]]]:
+        train = self.recipe.train
+        picture, sentence = self.model.picture, self.model.sentence
+        tower = list(self.model.tower.parameters()) if self.model.tower is not None else []
+        if isinstance(picture, AttentivePicture):
+            tower += list(picture.head.parameters())
+        loaded, words = [], []
+        if self.recipe.model.text.pretrained and isinstance(sentence, BertEncoder):
+            loaded = list(sentence.bert.encoder.parameters())
+            words = list(sentence.bert.embeddings.parameters())
+        scale = [self.model.log_scale]
+        special = {id(p) for p in (*tower, *loaded, *words, *scale)}
+        yield 1.0, [p for p in self.model.parameters() if id(p) not in special]
+        yield SCALE_LR, scale
+        yield train.tower_lr, tower
+        yield train.pretrained_lr, loaded
+        yield train.words_lr, words
+
+    def losses(self, model: nn.Module, batch: dict[str, Tensor], epochs: float) -> dict[str, Tensor]:
+        config, inner = self.recipe.loss, self.model
+        own_image, own_text = model(batch["pictures"], batch["ids"], batch["lengths"])
+        image, text = gather(own_image), gather(own_text)  # (P, W), (C, W)
+        labels, owners = gather(batch["labels"]), gather(batch["caption_labels"])  # (P,), (C,)
+        unit = l2_normalise(text)
+        sim = l2_normalise(image) @ unit.T  # (P, C)
+        positive = losses.same_label(labels, owners)
+        zh = gather(batch["caption_zh"])  # (C,)
+        parts: dict[str, Tensor] = {}
+        if config.hinge:
+            fade = min(1.0, epochs / config.hardest_warmup) if config.hardest_warmup else 1.0
+            parts["hinge"] = losses.hinge(sim, positive, config.margin, config.hardest * fade, config.hinge_reduction)
+        if config.info_nce:
+            # Captions compete with those of their own language, as they will in a search.
+            spoken = [own for own in (~zh, zh) if own.any()]
+            each = [losses.info_nce(sim[:, own], positive[:, own], inner.scale, config.smoothing) for own in spoken]
+            parts["info_nce"] = torch.stack(each).mean()
+        if config.n_pair:
+            # As in the paper: over plain dot products, whose length is held by a penalty.
+            penalty = 0.002 * losses.norm_penalty(image, text)
+            parts["n_pair"] = losses.n_pair(image @ text.T, positive) + penalty
+        if config.captions:
+            between = unit[~zh] @ unit[zh].T  # (English, Chinese)
+            same = losses.same_label(owners[~zh], owners[zh])
+            parts["captions"] = losses.info_nce(between, same, inner.scale, config.smoothing)
+        if config.cmpm:
+            parts["cmpm"] = losses.cmpm(image, text, labels, owners)
+        if config.cmpc:
+            paired = gather(own_image[batch["owner"]])  # (C, W): each caption's picture
+            assert inner.classifier is not None
+            parts["cmpc"] = losses.cmpc(paired, text, owners, inner.classifier)
+        if config.sdm:
+            parts["sdm"] = losses.sdm(image, text, labels, owners, 1 / inner.scale)
+        return {name: getattr(config, name) * part for name, part in parts.items()}
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        image, text = self._embed(model, self.val)
+        groups = self.val.groups.tolist()
+        out = dict(retrieval_metrics(image, text, self.val.owner, groups).metrics)
+        for lang in self.languages if len(self.languages) > 1 else []:
+            chosen = self.val.langs == lang
+            if chosen.any():
+                own = retrieval_metrics(image, text[chosen], self.val.owner[chosen], groups)
+                out |= {f"{lang}/{key}": value for key, value in own.metrics.items()}
+        return out
+
+    def end_epoch(self, model: nn.Module, epoch: int) -> dict[str, Tensor]:
+        k = self.recipe.loss.mine_offline
+        if not k:
+            return {}
+        image, text = self._embed(model, self.train.pairs)
+        pairs = self.train.pairs
+        owner = torch.from_numpy(pairs.owner)
+        labels = torch.from_numpy(pairs.groups)
+        captions, _ = losses.mine_hardest(torch.from_numpy(image), torch.from_numpy(text), labels, labels[owner], k)
+        near = owner[captions.clamp(min=0)].numpy()  # (n, k): the pictures that the hardest captions belong to
+        self.train.neighbours = near
+        return {"neighbours": torch.from_numpy(near)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        if "neighbours" in state:
+            self.train.neighbours = state["neighbours"].numpy()
+
+    def _embed(self, model: nn.Module, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        """(n, W) pictures and (m, W) captions of a split, as `model` (in eval mode) sees them now."""
+        device = next(model.parameters()).device
+        inner: DualEncoder = model  # type: ignore[assignment]
+        image, text = [], []
+        with torch.inference_mode():
+            for start in range(0, len(pairs), 128):
+                rows = np.arange(start, min(start + 128, len(pairs)))
+                image.append(inner.embed_pictures(pairs.pictures.gather(rows, None).to(device)).float().cpu())
+            order = np.argsort([len(row) for row in pairs.ids], kind="stable")  # alike lengths waste no padding
+            for start in range(0, len(order), 512):
+                ids, lengths = pad([pairs.ids[c] for c in order[start : start + 512]], self.tokenizer.pad_id)
+                text.append(inner.embed_sentences(ids.to(device), lengths.to(device)).float().cpu())
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return torch.cat(image).numpy(), torch.cat(text).numpy()[back]
+
+    def _pairs(self, split: str) -> Pairs:
+        data, part = self.recipe.data, self.dataset.select(split)
+        limit = data.max_words if split == "train" else None
+        texts, owner, langs = read_captions(part, data.langs, limit)
+        ids = encode_captions(texts, self.tokenizer, data.max_tokens)
+        return Pairs(self._pictures(part, split), ids, owner, langs, group_labels(part), texts)
+
+    def _pictures(self, part: Dataset, split: str) -> PictureSource:
+        image, data = self.image, self.recipe.data
+        if self.tower is None:
+            matrix, rows = part.features(image.tower.removeprefix(PRECOMPUTED))
+            return Cached([matrix[rows]])
+        paths = [part.path(picture) for picture in part.pictures]
+        if image.finetune:
+            return Pixels(paths, self.tower.size, View(data.view), data.flip)
+        views = [View("center" if data.view == "crop" and split != "train" else data.view)]
+        if split == "train":
+            if data.view == "crop":
+                views = [View("crop", seed=seed) for seed in range(data.views)]
+            if data.flip:
+                views += [View(view.kind, flip=True, seed=view.seed) for view in views]
+        kind: Literal["pooled", "grid"] = "pooled" if image.features == "pooled" else "grid"
+        return Cached([extract(self.tower, paths, kind, view, self.cache) for view in views])
+
+    def _in_width(self, train: Pairs) -> int:
+        if self.tower is not None:
+            return self.tower.pooled_width if self.image.features == "pooled" else self.tower.grid_width
+        return int(train.pictures.gather(np.array([0]), None).shape[-1])
+
+
+def build_model(config: dict[str, Any]) -> DualEncoder:
+    """A dual encoder with random weights, from what `RetrievalTask.config` wrote."""
+    model = RetrievalConfig.model_validate(config["model"])
+    image, text = model.image, model.text
+    picture: PictureEncoder | AttentivePicture
+    if image.features == "map":
+        picture = AttentivePicture(
+            config["in_width"], config["features"], model.width, image.heads, image.dropout, image.region_dropout
+        )
+    else:
+        picture = PictureEncoder(
+            config["in_width"],
+            model.width,
+            pooling=image.pooling,
+            topk=image.topk,
+            hidden=image.hidden,
+            dropout=image.dropout,
+            region_dropout=image.region_dropout,
+            init=image.init,
+        )
+    classifier = None
+    if config["classes"]:
+        classifier = nn.init.xavier_uniform_(torch.empty(config["classes"], model.width))
+    return DualEncoder(
+        picture,
+        _build_sentence(text, model.width, config),
+        pooled=image.features == "pooled",
+        scale=model.scale,
+        max_scale=model.max_scale,
+        classifier=classifier,
+    )
+
+
+def _build_sentence(text: TextConfig, width: int, config: dict[str, Any]) -> BertEncoder | RecurrentEncoder:
+    if text.kind == "bert":
+        from transformers import BertConfig, BertModel
+
+        bert = BertModel(
+            BertConfig(
+                vocab_size=config["vocabulary"],
+                hidden_size=text.width,
+                num_hidden_layers=text.layers,
+                num_attention_heads=text.heads,
+                intermediate_size=4 * text.width,
+                max_position_embeddings=128,
+                hidden_dropout_prob=text.dropout,
+                attention_probs_dropout_prob=text.dropout,
+                pad_token_id=config["pad"],
+                type_vocab_size=1,
+                attn_implementation="eager",  # in bf16 on a CPU several times faster than the fused one (torch 2.13)
+            ),
+            add_pooling_layer=False,
+        )
+        return BertEncoder(
+            bert,
+            text.width,
+            width,
+            pooling=text.pooling,
+            dropout=text.dropout,
+            word_dropout=text.word_dropout,
+            pad=config["pad"],
+        )
+    out = text.width * (2 if text.bidirectional else 1)
+    return RecurrentEncoder(
+        config["vocabulary"],
+        text.embedding,
+        text.width,
+        kind=text.kind,
+        layers=text.layers,
+        bidirectional=text.bidirectional,
+        bias=text.bias,
+        pooling=text.pooling,
+        project=width if out != width or text.init == "xavier" else None,
+        dropout=text.dropout,
+        word_dropout=text.word_dropout,
+        init=text.init,
+        pad=config["pad"],
+    )
+
+
+def train_tokenizer(recipe: Recipe, dataset: Dataset) -> Tokenizer:
+    """The recipe's tokeniser, from the captions of its splits (the train split alone unless the recipe says more)."""
+    config = recipe.tokenizer
+    if config.kind == "hub":
+        if not config.source:
+            raise ConfigError("tokenizer.kind is hub: set tokenizer.source to a name or a folder")
+        return HubTokenizer(config.source)
+    texts = [text for split in config.splits for text in read_captions(dataset.select(split), recipe.data.langs)[0]]
+    if config.kind == "subword":
+        return SubwordTokenizer.train(texts, size=config.size or 8000)
+    return WordTokenizer.train(texts, min_count=config.min_count, max_size=config.size)
+
+
+def _open_tower(image: ImageConfig) -> Tower:
+    weights = Path(image.weights) if image.weights else None
+    return build_tower(image.tower, size=image.size, pretrained=image.pretrained, weights=weights)
