@@ -22,7 +22,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def make_toy(tmp_path: Path) -> Callable[..., Path]:
-    """A data set of n 8x8 pictures, six colours in four places, captions in two languages and a feature matrix `toy`."""
+    """A data set of n 8x8 pictures, six colours in four places, with captions in two languages and features `toy`."""
     from tuwen import dataset as datasets
     from tuwen.records import Caption, Manifest, Picture
 

@@ -181,14 +181,17 @@ def test_different_pictures_that_resemble(world):
 
 
 def slow_near(thumbs: np.ndarray, labels: np.ndarray) -> set[tuple[int, bool]]:
-    """Who has an earlier near-duplicate, of its own label and of another: every pair compared, one by one."""
+    """Who has an earlier near-duplicate, of its own label and of another: each compared with all before it."""
     found = set()
-    for j in range(len(thumbs)):
-        for i in range(j):
-            gap = np.abs(thumbs[i].astype(float) - thumbs[j])
-            limit = min(12.0, *(contrasts(thumbs[[i, j]]) / 4))
-            if (np.sqrt((gap**2).mean()) <= limit and gap.max() <= 32) or gap.max() == 0:
-                found.add((j, bool(labels[i] == labels[j])))
+    spread = contrasts(thumbs)
+    for j in range(1, len(thumbs)):
+        gaps = np.abs(thumbs[:j].astype(float) - thumbs[j]).reshape(j, -1)
+        limits = np.minimum(12, np.minimum(spread[:j], spread[j]) / 4)
+        near = (np.sqrt((gaps**2).mean(1)) <= limits) & (gaps.max(1) <= 32)
+        equal = gaps.max(1) == 0
+        if (equal & (labels[:j] == labels[j])).any():  # the first of its kind stands for it
+            near = equal
+        found |= {(j, bool(labels[i] == labels[j])) for i in np.flatnonzero(near | equal)}
     return found
 
 

@@ -43,7 +43,7 @@ def test_a_plain_state_dict_is_read(tmp_path: Path) -> None:
     torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / "m.pth")
     assert checkpoint.read_tensors(tmp_path / "m.pth")["w"].tolist() == [1, 1]
     torch.save({"w": "text"}, tmp_path / "n.pth")
-    with pytest.raises(ModelError, match="not a state dict"):
+    with pytest.raises(ModelError, match="holds no state dict"):
         checkpoint.read_tensors(tmp_path / "n.pth")
 
 

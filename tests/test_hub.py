@@ -13,8 +13,8 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from PIL import Image
-
 from tiny_clips import BERT_WORDS, CLIP_WORDS, FAMILIES, GEMMA_WORDS, MEAN, SIDE, STD, make, write_json
+
 from tuwen import pipelines
 from tuwen.cli import run
 from tuwen.errors import ModelError
@@ -58,8 +58,8 @@ def ids_by_hand(family: str, text: str) -> list[int]:
             pieces += ["red</w>"] if word == "red" else [*signs[:-1], f"{signs[-1]}</w>"]
         return [CLIP_WORDS.index(word) for word in ("<|startoftext|>", *pieces, "<|endoftext|>")]
     if family == "siglip":  # lower case, the end word, and then its padding up to 64
-        signs = [GEMMA_WORDS.index(sign) for sign in text.lower().replace(" ", "▁")]
-        return [*signs, 1, *[0] * (63 - len(signs))]
+        letters = [GEMMA_WORDS.index(sign) for sign in text.lower().replace(" ", "▁")]
+        return [*letters, 1, *[0] * (63 - len(letters))]
     words = text.lower().split() if text.isascii() else list(text)
     return [BERT_WORDS.index(word) for word in ("[CLS]", *words, "[SEP]")]
 

@@ -173,10 +173,22 @@ def test_flip_mirrors() -> None:
 
 def test_view_is_its_text() -> None:
     views = [
-        View(kind, flip, seed) for kind in ("squash", "center", "crop") for flip in (False, True) for seed in (0, 7)
+        View(kind, flip, seed)
+        for kind in ("squash", "center", "crop", "zoom")
+        for flip in (False, True)
+        for seed in (0, 7)
     ]  # type: ignore[arg-type]
     texts = {str(view) for view in views}
-    assert texts == {"squash", "squash+flip", "center", "center+flip", "crop:0", "crop:7", "crop:0+flip", "crop:7+flip"}
+    assert texts == {
+        "squash",
+        "squash+flip",
+        "center",
+        "center+flip",
+        "crop:0",
+        "crop:7",
+        "crop:0+flip",
+        "crop:7+flip",
+    } | {"zoom:0", "zoom:7", "zoom:0+flip", "zoom:7+flip"}
     assert {str(View.parse(text)) for text in texts} == texts
     for wrong in ("", "crop", "squash:1", "middle", "squash+flip+flip", "center:0"):
         with pytest.raises(ConfigError, match="not a view"):
@@ -343,3 +355,16 @@ def test_light_modules_import_no_torch() -> None:
     code = f"import sys, tuwen.images, tuwen.graphs; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_zoom_shows_a_part_of_the_picture() -> None:
+    boxes = {images._box(60, 40, 32, View("zoom", seed=seed), content) for seed in range(20) for content in range(20)}
+    assert len(boxes) == 400
+    for left, top, right, bottom in boxes:
+        assert 0 <= left < right <= 60
+        assert 0 <= top < bottom <= 40
+        assert images.ZOOM <= (right - left) / 60 <= 1
+        assert images.ZOOM <= (bottom - top) / 40 <= 1
+    sides = np.array([(right - left) / 60 for left, _, right, _ in boxes])
+    assert sides.min() < 0.65
+    assert sides.max() > 0.95

@@ -15,7 +15,7 @@ LEVELS = [
     {"models"},
     {"tasks"},
     {"train", "evaluate", "pipelines", "card", "indexing", "listing", "searching"},
-    {"cli", "report", "demo"},
+    {"cli", "report", "demo", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

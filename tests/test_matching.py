@@ -113,8 +113,8 @@ def save_people(folder: Path, grouped: bool = True, shots: int = 2) -> datasets.
     return datasets.load(folder)
 
 
-def start(name: str, people: datasets.Dataset, *overrides: str) -> RetrievalTask:
-    """A recipe's task with a random tower over small pictures."""
+def start(name: str, people: datasets.Dataset, *overrides: str) -> Any:
+    """A recipe's task with a random tower over small pictures; Any, so that tests may look into its modules."""
     small = ["model.image.pretrained=false", "model.image.size=32", "tokenizer.min_count=1", "batch_size=4"]
     return RetrievalTask(load_recipe(name, [*small, *overrides]), people)
 
@@ -131,7 +131,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
 
 
 @pytest.fixture(scope="module", params=PUBLISHED)
-def built(request: pytest.FixtureRequest, people: datasets.Dataset) -> tuple[str, RetrievalTask]:
+def built(request: pytest.FixtureRequest, people: datasets.Dataset) -> tuple[str, Any]:
     return request.param, start(request.param, people)
 
 
@@ -152,7 +152,7 @@ def test_published_settings_stand_in_the_recipe(name: str) -> None:
 # The model that each builds
 
 
-def test_shapes_are_the_published_ones(built: tuple[str, RetrievalTask]) -> None:
+def test_shapes_are_the_published_ones(built: tuple[str, Any]) -> None:
     name, task = built
     model, text = task.model, task.model.sentence
     assert (model.picture.linear.in_features, model.picture.linear.out_features) == (WIDTHS[name], 512)
@@ -169,14 +169,14 @@ def test_shapes_are_the_published_ones(built: tuple[str, RetrievalTask]) -> None
     assert tuple(model.classifier.shape) == (4, 512)  # the people of train
 
 
-def test_dropout_keeps_999_of_1000(built: tuple[str, RetrievalTask]) -> None:
+def test_dropout_keeps_999_of_1000(built: tuple[str, Any]) -> None:
     picture = built[1].model.picture
     assert picture.dropout.p == pytest.approx(1 - 0.999)
     kept = picture.dropout.train()(torch.ones(200_000)).ne(0).float().mean().item()
     assert 0.998 < kept < 0.9996
 
 
-def test_starting_values_are_the_published_ones(built: tuple[str, RetrievalTask]) -> None:
+def test_starting_values_are_the_published_ones(built: tuple[str, Any]) -> None:
     name, task = built
     model, text = task.model, task.model.sentence
     if name == "matching-cuhk-mobilenet":
@@ -194,7 +194,7 @@ def test_starting_values_are_the_published_ones(built: tuple[str, RetrievalTask]
     assert model.classifier.abs().max().item() <= math.sqrt(6 / (4 + 512))
 
 
-def test_id_zero_is_padding_and_no_word(built: tuple[str, RetrievalTask]) -> None:
+def test_id_zero_is_padding_and_no_word(built: tuple[str, Any]) -> None:
     task = built[1]
     assert task.tokenizer.pad_id == task.built["pad"] == 0
     assert all((ids > 0).all() for ids in task.train.pairs.ids)
@@ -203,7 +203,7 @@ def test_id_zero_is_padding_and_no_word(built: tuple[str, RetrievalTask]) -> Non
     assert not embedding.weight[0].any()
 
 
-def test_a_batch_of_one_trains_every_part(built: tuple[str, RetrievalTask]) -> None:
+def test_a_batch_of_one_trains_every_part(built: tuple[str, Any]) -> None:
     task = built[1]
     task.train.batch_size = 1
     try:
@@ -217,12 +217,11 @@ def test_a_batch_of_one_trains_every_part(built: tuple[str, RetrievalTask]) -> N
     assert list(parts) == ["cmpm", "cmpc"]
     assert parts["cmpm"].item() == pytest.approx(0, abs=1e-5)  # alone in its batch it is found
     assert parts["cmpc"].item() > 0.1
-    torch.stack(list(parts.values())).sum().backward()
     assert all(part.isfinite() for part in parts.values())
-    assert model.classifier.grad.any()
-    assert model.sentence.rnn.weight_hh_l0_reverse.grad.any()
-    assert [p for p in model.tower.parameters() if p.grad is not None and p.grad.any()], "the tower is trained too"
-    model.zero_grad()
+    last = [p for p in model.tower.parameters() if p.ndim > 1][-1]  # its first would take seconds of ResNet-152
+    ends = [last, model.classifier, model.picture.linear.weight, model.sentence.rnn.weight_hh_l0_reverse]
+    for gradient in torch.autograd.grad(torch.stack(list(parts.values())).sum(), ends):
+        assert gradient.any()
 
 
 def test_mobilenet_is_relu6_and_averages_its_seven_by_seven_grid(people: datasets.Dataset) -> None:
@@ -297,10 +296,10 @@ def test_lite2_trains_with_each_loss_of_the_table(
     make_toy: Callable[..., Path], overrides: list[str], parts: list[str]
 ) -> None:
     names = [*overrides, "model.image.tower=features:toy", "tokenizer.min_count=1", "batch_size=8"]
-    task = RetrievalTask(load_recipe("matching-lite2", names), datasets.load(make_toy()))
+    task: Any = RetrievalTask(load_recipe("matching-lite2", names), datasets.load(make_toy()))
     made = task.losses(task.model.train(), task.train[0], 0.0)
     assert list(made) == parts
-    torch.stack(list(made.values())).sum().backward()
+    torch.stack(list(made.values())).sum().backward()  # type: ignore[no-untyped-call]
     assert task.model.picture.linear.weight.grad.any()
     assert (task.model.classifier is not None) == ("cmpc" in parts)
     assert (task.model.log_scale.grad is not None) == ("sdm" in parts)  # only SDM has a temperature to learn
@@ -345,7 +344,8 @@ def test_person_search_from_import_to_scores(tmp_path: Path, capsys: pytest.Capt
     read_back = datasets.load(data)
     assert read_back.splits() == {"train": 8, "val": 6, "test": 9}
     assert {p.group for p in read_back.select("test").pictures} == {f"person-{i}" for i in splits["test"]}
-    small = ["model.image.size=32", "tokenizer.min_count=1", "epochs=1", "batch_size=4", "data.flip=false"]
+    # 64 px, because at 32 all of lite2's features are 0
+    small = ["model.image.size=64", "tokenizer.min_count=1", "epochs=1", "batch_size=4", "data.flip=false"]
     assert cli.run(["train", "matching-lite2", *small, "--data", str(data), "--out", str(out)]) == 0
     assert cli.run(["eval", str(out), "--data", str(data), "--split", "test", "--json", str(scores)]) == 0
     assert "Traceback" not in capsys.readouterr().err
@@ -366,4 +366,7 @@ def test_person_search_from_import_to_scores(tmp_path: Path, capsys: pytest.Capt
     assert (metrics["i2t_r1"], metrics["i2t_map_r"]) == pytest.approx(
         by_identity(similarity, persons, spoken), abs=0.01
     )
-    assert metrics["t2i_r10"] == metrics["i2t_r10"] == 100.0 or metrics["i2t_r10"] < 100.0
+    back = by_identity(similarity.T, spoken, persons)
+    assert (metrics["t2i_r1"], metrics["t2i_map_r"]) == pytest.approx(back, abs=0.01)
+    alone = by_identity(similarity.T, owners, list(range(9)))
+    assert alone[0] < back[0], "by picture it would be another score"

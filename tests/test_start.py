@@ -47,7 +47,8 @@ def test_alignment_equals_the_slow_algorithm() -> None:
 
 def test_alignment_finds_the_translation() -> None:
     words = {
-        word: i for i, word in enumerate([*"红蓝狗猫跑睡和", *["red", "blue", "dog", "cat", "runs", "sleeps", "and", "a", "the"]])
+        word: i
+        for i, word in enumerate([*"红蓝狗猫跑睡和", "red", "blue", "dog", "cat", "runs", "sleeps", "and", "a", "the"])
     }
     source = [np.array([words[c] for c in text]) for text in CHINESE]
     target = [np.unique([words[w] for w in text.split()]) for text in ENGLISH]

@@ -7,6 +7,7 @@ A run folder holds `model.safetensors`, `config.json` (it alone rebuilds the mod
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,44 +78,53 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Named tensors from safetensors, or from a `.pth`/`.pt` by `weights_only=True`; anything else is refused.
+    """Named tensors of a safetensors file, or of a `.pth` by `weights_only=True`; a pickle could run code: refused.
 
     Raises:
-        ModelError: missing, truncated, or a pickle where weights are due.
+        ModelError: missing, truncated, or more than tensors.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such weights")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-        try:
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such weight file")
+    if path.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
+        raise ModelError(f"{path}: weights are read from .safetensors or .pth; convert the file")
+    try:
+        if path.suffix == ".safetensors":
             return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            hint = "it is a pickle or another format" if _is_pickle(path) else "truncated or not safetensors"
-            raise ModelError(
-                f"{path}: {hint}; weights are read as safetensors only: train or convert it again"
-            ) from error
-    if path.suffix not in (".pth", ".pt"):
-        raise ModelError(f"{path}: weights are read from .safetensors or a state dict .pth only: convert it first")
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError) as error:
+        why = "a pickle, or another format" if _is_pickle(path) else f"truncated or broken ({_line(error)})"
+        raise ModelError(f"{path}: cannot be read as safetensors: {why}; train or convert it again") from None
+    except pickle.UnpicklingError:
+        raise ModelError(f"{path}: a pickle of more than tensors is refused; save `model.state_dict()` alone") from None
+    except Exception as error:  # torch raises zip, runtime and value errors alike
+        raise ModelError(f"{path}: cannot be read as weights: {_line(error)}") from None
+    return _state_dict(found, path)
+
+
+def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The state dict inside the usual wrappers, without the prefix of data-parallel training."""
     import torch
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, runtime and value errors alike
-        raise ModelError(
-            f"{path}: not a plain state dict (a pickle is never loaded): save it as safetensors"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ModelError(f"{path}: not a state dict of tensors: save `model.state_dict()` alone")
-    return state
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not any(isinstance(value, torch.Tensor) for value in found.values()):
+        raise ModelError(f"{path}: holds no state dict; save `model.state_dict()`")
+    return {key.removeprefix("module."): value for key, value in found.items() if isinstance(value, torch.Tensor)}
 
 
 def _is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(4)
     return head[:1] == b"\x80" or head == b"PK\x03\x04"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def load_state(module: torch.nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:

@@ -38,6 +38,7 @@ class DataConfig(Part):
     max_tokens: int = Field(64, ge=2)  # and every sentence is cut here
     view: Literal["squash", "center", "crop"] = "squash"
     views: int = Field(1, ge=1)  # random crops kept of each picture (view: crop)
+    zooms: int = Field(0, ge=0)  # and of random parts, squashed, beside the whole (view: squash)
     flip: bool = False
     workers: int = Field(0, ge=0)  # decoding processes, where pixels are read while training
 

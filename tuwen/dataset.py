@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from tuwen.errors import DataError, suggest
 from tuwen.files import sha256_file, sha256_text, write_atomic
+from tuwen.progress import track
 from tuwen.records import FORMAT, Caption, Manifest, Picture, Question, Row, guess_language
 
 ROWS, MANIFEST = "metadata.jsonl", "dataset.json"
@@ -223,7 +224,8 @@ def fill_splits(dataset: Dataset) -> int:
     for picture in empty:
         if picture.group is not None:
             picture.split = named.get(picture.group) or split_of(sha256_text(picture.group))
-    for picture, digest in zip(unsplit, content_hashes(dataset, unsplit), strict=True):
+    hashes = track(content_hashes(dataset, unsplit), len(unsplit), "reading pictures")
+    for picture, digest in zip(unsplit, hashes, strict=True):
         picture.split = split_of(digest)
     return len(empty)
 

@@ -23,6 +23,7 @@ from tuwen.files import sha256_file
 Pixels: TypeAlias = NDArray[np.uint8]
 
 DECODER = "1"  # goes into the key of every cached feature: raise it when the same file would give other pixels
+ZOOM = 0.6  # least share of the width, and of the height, that a `zoom` shows
 MAX_PIXELS = 120_000_000
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff",
@@ -64,23 +65,31 @@ class View:
     `squash`: the whole picture, resized to the square; nothing is cut off. `center`: the shorter side to
     256/224 of the square, then the centre (the published test view). `crop`: the same resize, then a crop
     drawn from `seed` and the picture's content: another for each picture, and the same one each time.
+    `zoom`: a part with 60% to 100% of the width and of the height, drawn likewise, squashed: for training alone.
     """
 
-    kind: Literal["squash", "center", "crop"] = "squash"
+    kind: Literal["squash", "center", "crop", "zoom"] = "squash"
     flip: bool = False
     seed: int = 0
 
     def __str__(self) -> str:
-        seed = f":{self.seed}" if self.kind == "crop" else ""
+        seed = f":{self.seed}" if self.drawn else ""
         return f"{self.kind}{seed}{'+flip' if self.flip else ''}"
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it shows a part that the seed and the picture's content decide."""
+        return self.kind in ("crop", "zoom")
 
     @classmethod
     def parse(cls, text: str) -> View:
         """The view whose `str` is `text`; ConfigError for any other text."""
-        found = re.fullmatch(r"(squash|center|crop(?=:))(?::(\d+))?(\+flip)?", text)
+        found = re.fullmatch(r"(squash|center|(?:crop|zoom)(?=:))(?::(\d+))?(\+flip)?", text)
         view = cls(found[1], bool(found[3]), int(found[2] or 0)) if found else None  # type: ignore[arg-type]
         if view is None or str(view) != text:
-            raise ConfigError(f"'{text}' is not a view: squash, center or crop:SEED, each with or without +flip")
+            raise ConfigError(
+                f"'{text}' is not a view: squash, center, crop:SEED or zoom:SEED, each with or without +flip"
+            )
         return view
 
 
@@ -91,7 +100,7 @@ def load(path: Path | str, size: int, view: View | None = None) -> Pixels:
     """
     view = view or View()
     with _opened(path) as image:
-        content = zlib.crc32(Path(path).read_bytes()) if view.kind == "crop" else None
+        content = zlib.crc32(Path(path).read_bytes()) if view.drawn else None
         image.draft(None, (2 * _resized(size, view),) * 2)
         return load_pil(image, size, view, content)
 
@@ -99,7 +108,7 @@ def load(path: Path | str, size: int, view: View | None = None) -> Pixels:
 def load_pil(image: Image.Image, size: int, view: View | None = None, content: int | None = None) -> Pixels:
     """View an open picture, turned as its EXIF says: uint8 (size, size, 3), RGB. `content` seeds a `crop`."""
     view, image = view or View(), to_rgb(_upright(image))
-    if view.kind == "crop" and content is None:
+    if view.drawn and content is None:
         content = zlib.crc32(image.tobytes())
     box = _box(*image.size, size, view, content or 0)
     square = image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
@@ -216,13 +225,18 @@ def _header(file: BinaryIO, path: Path) -> Image.Image:
 
 
 def _resized(size: int, view: View) -> int:
-    return size if view.kind == "squash" else round(size * 256 / 224)
+    return size if view.kind in ("squash", "zoom") else round(size * 256 / 224)
 
 
 def _box(width: int, height: int, size: int, view: View, content: int) -> tuple[float, float, float, float]:
     """The part of the picture that the view shows, in its pixels: left, top, right, bottom."""
     if view.kind == "squash":
         return 0, 0, width, height
+    if view.kind == "zoom":
+        draw = np.random.default_rng((view.seed, content, 1))
+        wide, high = draw.uniform(ZOOM, 1, 2) * (width, height)
+        left, top = draw.random(2) * (width - wide, height - high)
+        return left, top, left + wide, top + high
     side = min(width, height) * size / _resized(size, view)
     if view.kind == "center":
         across, down = 0.5, 0.5

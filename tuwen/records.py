@@ -23,7 +23,10 @@ class Row(BaseModel):
 
     @model_serializer(mode="wrap")
     def _drop_absent(self, handler: Any) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value is not None and value != []}
+        own = type(self).model_fields
+        return {
+            key: value for key, value in handler(self).items() if key not in own or (value is not None and value != [])
+        }
 
 
 class Caption(Row):

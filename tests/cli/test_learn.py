@@ -92,7 +92,7 @@ def test_a_broken_picture_is_named(make_toy: Make, tmp_path: Path, error: Callab
     data, out = make_toy(), tmp_path / "run"
     (data / "images" / "5.png").write_bytes(b"not a picture")
     path = tmp_path / "r.yaml"
-    path.write_text(RECIPE.replace("'features:toy'", "lite0, size: 32, pretrained: false"))
+    path.write_text(RECIPE.replace("'features:toy'", "lite0, size: 32"))
     assert "5.png" in error(["train", str(path), "--data", str(data), "--out", str(out)])
     assert not out.exists()
 

@@ -76,3 +76,13 @@ def test_unknown_names() -> None:
 def test_nothing_pulls_torchvision_in() -> None:
     assert isinstance(build_tower("resnet18", size=32, pretrained=False), Tower)
     assert "torchvision" not in sys.modules
+
+
+def test_a_beheaded_tower_and_its_head_are_the_whole() -> None:
+    whole, cut = build_tower("lite0", size=64), build_tower("lite0", size=64)
+    head = cut.behead()
+    with torch.inference_mode():
+        grid = cut(pixels(64))
+        assert grid.shape == (2, 4, cut.grid_width) == (2, 4, 320)
+        assert torch.allclose(head(grid).clamp(0, 6), whole(pixels(64)), atol=1e-4)
+    assert cut.sha256 != whole.sha256

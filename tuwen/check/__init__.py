@@ -22,6 +22,7 @@ from tuwen.progress import track
 from tuwen.records import HAN, Caption, Picture
 
 MAX_WORDS = 50
+SIGNS = {"exploding": "pixels are more than|too large", "truncated": "truncat|incomplete|premature|is empty"}
 
 
 @dataclass
@@ -152,15 +153,8 @@ def _thumb(path: str) -> Thumbs | tuple[str, str]:
     except PictureError as error:
         why = str(error).removeprefix(f"{path}: ")
         if not Path(path).is_file():
-            return (
-                "missing",
-                f"{'not a file' if Path(path).exists() else 'no such file'}; bring it back or remove the row",
-            )
-        kinds = (
-            ("exploding", r"pixels are more than|too large"),
-            ("truncated", r"truncat|cut|incomplete|premature|empty"),
-        )
-        return next((kind for kind, sign in kinds if re.search(sign, why.lower())), "broken"), why
+            return "missing", "no such file; bring it back or remove the row"
+        return next((kind for kind, sign in SIGNS.items() if re.search(sign, why.lower())), "broken"), why
     # The mean of 2x2 pixels: (16, 2, 16, 2, 3) -> (16, 16, 3).
     small: Thumbs = np.rint(pixels.reshape(SIDE, 2, SIDE, 2, 3).mean((1, 3))).astype(np.uint8)
     return small

@@ -76,6 +76,7 @@ def tell(seen: dict[str, Any]) -> None:
             say(Text(f"{name}: the picture meant came first {first} times of {asked}, among the first 3 {three} times"))
     empty = sum(not query["hits"] for query in seen["queries"])
     say(Text(f"{empty} of {len(seen['queries'])} queries found nothing above the threshold"))
+    say(Text("a web-trained model, where there is a network: tuwen models get best", "dim"))
     say(Text(f"report: {seen['report']}"))
 
 

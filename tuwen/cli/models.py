@@ -69,9 +69,9 @@ def get(
 ) -> None:
     """Fetch a web-trained model from the Hugging Face hub, once; then it works without a network.
 
-    Safetensors, JSON and tokeniser files alone. A fetch that was stopped goes on. HF_ENDPOINT names a mirror.
+    Safetensors, JSON and tokeniser files alone. Again: what is missing. HF_ENDPOINT names a mirror.
     """
-    from tuwen.pipelines.hub import OFFERS, fetch
+    from tuwen.pipelines.fetch import OFFERS, fetch
 
     if name in checkpoint.shipped_models():
         raise ConfigError(f"{name} comes inside the package: use it with --model {name}")
@@ -104,7 +104,7 @@ def _shipped() -> list[dict[str, Any]]:
 
 
 def _offers() -> list[dict[str, Any]]:
-    from tuwen.pipelines.hub import OFFERS, is_here
+    from tuwen.pipelines.fetch import OFFERS, is_here
 
     return [
         {"name": name, "model": f"hf:{offer.repo}", "here": is_here(offer.repo), **asdict(offer)}

@@ -47,7 +47,9 @@ def index(
     db: Db = DB,
     model: Annotated[
         str | None,
-        typer.Option(help="A shipped model or a run's folder; default: the index's own, for a new one 'retrieval'."),
+        typer.Option(
+            help="A shipped model, a run's folder, hf:REPO or best; default: the index's own, else 'retrieval'."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -67,7 +69,9 @@ def index(
     elif (Path(model) / "config.json").is_file():
         model = str(Path(model).resolve())  # `search` loads it again, from wherever it is called
     try:
-        report = index_folder(pictures, db, pipelines.load(model), model)
+        pipeline = pipelines.load(model)
+        named = pipeline.name if model.startswith("hf:") else model  # a folder's name is absolute there
+        report = index_folder(pictures, db, pipeline, named)
     except KeyboardInterrupt:
         warn(f"stopped: what was embedded is in {db}; the same command goes on from there")
         raise
@@ -90,7 +94,9 @@ def index(
     if new and model == EMBEDDED:
         say(
             Text(
-                "This embedded model knows what 7,000 everyday photographs teach; --model takes one of your own.", "dim"
+                "This embedded model knows what 6,000 everyday photographs teach; --model takes one of your own, or "
+                "hf:REPO. Where there is a network, `tuwen models get best` fetches a web-trained one.",
+                "dim",
             )
         )
 

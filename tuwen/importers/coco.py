@@ -36,21 +36,22 @@ def read_coco(src: Path, options: ImportOptions) -> Imported:
 
 
 def _read_part(path: Path, data: dict[str, Any], rows: Rows) -> None:
-    names: dict[Any, str] = {}
+    names: dict[str, str] = {}
     said = 0
     for number, image in enumerate(data["images"]):
         name = image.get("file_name") or PurePosixPath(image.get("coco_url") or image.get("flickr_url") or "").name
         if not name or "id" not in image:
             rows.skipped.add("no file_name or no id", f"{path.name}: images[{number}]")
             continue
-        names[image["id"]] = name
+        names[str(image["id"])] = name
         rows.add(name, split=split_name(image.get("split")) or guess_split(path.stem), id=str(image["id"]))
     for number, note in enumerate(data["annotations"]):
-        if note.get("image_id") not in names:
+        name = names.get(str(note.get("image_id")))
+        if name is None:
             rows.skipped.add("caption of a picture that is not listed", f"{path.name}: annotations[{number}]")
         elif isinstance(note.get("caption"), str):
             said += 1
-            rows.add(names[note["image_id"]], read_captions(note["caption"]))
+            rows.add(name, read_captions(note["caption"]))
         else:
             rows.skipped.add("annotation without a caption", f"{path.name}: annotations[{number}]")
     need(said or not data["annotations"], path, "annotations with a caption; are these boxes?")

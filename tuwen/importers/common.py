@@ -177,18 +177,19 @@ def choose(src: Path, patterns: Sequence[str], what: str, many: bool = False) ->
 
 
 def read_text(path: Path) -> str:
-    """A text file: UTF-8 with or without its mark, UTF-16 with it, else GB 18030. DataError: none of them."""
+    """A text file: UTF-8 with or without its mark, UTF-16 with it, else GB 18030 or Windows-1252. DataError: none."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from None
-    encodings = ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "gb18030")
-    for encoding in encodings:
+    # Chinese stands in pairs of high bytes; an é of Windows-1252 stands alone, and GB 18030 would make 茅 of it.
+    other = "gb18030" if re.search(rb"[\x80-\xff]{2}", data) else "cp1252"
+    for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", other):
         try:
             return data.decode(encoding)
         except UnicodeDecodeError:
             continue
-    raise DataError(f"{path}: not a text in UTF-8 or GB 18030; save it as UTF-8")
+    raise DataError(f"{path}: not a text in a known encoding; save it as UTF-8")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Pictures and texts in pairs: a table (`file<tab>caption`, CSV, JSON), or `x.jpg` with `x.txt` beside it."""
+"""Pictures and texts in pairs: a table (`file<tab>caption`, CSV, JSON), or an `x.txt` for each `x.jpg`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ def read_text_pairs(src: Path, options: ImportOptions) -> Imported:
     """Pictures with their captions. A table may name its columns, and then also `split`, `group`, `id` and `lang`."""
     if src.is_dir() and _has_sidecars(src):
         return _read_sidecars(src, options)
-    paths = choose(src, TABLES, "table of pairs, and no picture with a .txt beside it,", many=True)
+    try:
+        paths = choose(src, TABLES, "table of pairs, and no picture with a .txt of its name,", many=True)
+    except DataError:
+        if src.is_dir() and (texts := [name for name in walk(src, options.dest) if name.lower().endswith(".txt")]):
+            return _read_texts(src, texts)
+        raise
     if len(paths) > 1 and len({guess_split(path.stem) for path in paths} - {None}) < len(paths):
         raise DataError(
             f"{src}: several tables ({', '.join(path.name for path in paths[:4])}); name one of them as SRC"
@@ -120,3 +125,12 @@ def _read_sidecars(src: Path, options: ImportOptions) -> Imported:
     for name in texts.values():
         rows.skipped.add("no picture beside the .txt", name)
     return Imported(src.absolute().name, rows.pictures, [src.absolute()], rows.skipped, located=True)
+
+
+def _read_texts(src: Path, texts: list[str]) -> Imported:
+    """Texts in one folder, pictures of the same names in another."""
+    rows = Rows()
+    for name in texts:
+        captions = [sentence(line) for _, line in read_lines(src / name)]
+        rows.add(PurePosixPath(name).stem, captions or [sentence("")])
+    return Imported(src.absolute().name, rows.pictures, guess_folders(src), rows.skipped)

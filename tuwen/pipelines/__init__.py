@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tuwen import checkpoint
 from tuwen.pipelines.embedder import Embedder, Vectors
-from tuwen.pipelines.hub import OFFERS, HubEmbedder
+from tuwen.pipelines.fetch import OFFERS
+from tuwen.pipelines.hub import HubEmbedder
 from tuwen.pipelines.retrieval import Retrieval, read_model
 
 __all__ = ["Embedder", "HubEmbedder", "Retrieval", "Vectors", "load", "read_model"]

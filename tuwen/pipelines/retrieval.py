@@ -84,11 +84,12 @@ class Retrieval:
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Sentences -> (n, d), unit length."""
+        framed, length = self.config["framed"], self.config["max_tokens"]
         out = np.zeros((len(texts), self.dim), np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike lengths waste no padding
         for start in range(0, len(order), SENTENCES):
             rows = order[start : start + SENTENCES]
-            ids, lengths = self.tokenizer.encode([texts[i] for i in rows], self.config["max_tokens"])
+            ids, lengths = self.tokenizer.encode([texts[i] for i in rows], length, bos=framed, eos=framed)
             out[rows] = self._run("sentence", {"ids": ids, "lengths": lengths})
         return out
 
@@ -166,7 +167,8 @@ def read_model(folder: Path, config: dict[str, Any]) -> DualEncoder:
     checkpoint.load_state(model, checkpoint.read_tensors(path), str(path))
     tower = config["tower"]
     if not tower["inside"] and tower["size"] is not None:
-        frozen = build_tower(tower["name"], size=tower["size"])
+        weights = Path(tower["weights"]) if tower["weights"] else None
+        frozen = build_tower(tower["name"], size=tower["size"], weights=weights)
         if config["features"]:
             frozen.behead()
         if frozen.sha256 != tower["sha256"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -50,23 +50,23 @@ class Cached:
 
 @dataclass
 class Pixels:
-    """Pictures decoded for each batch: for a tower that is trained with the rest."""
+    """Pictures decoded for each batch: for a tower that is trained with the rest.
+
+    `view` is how they are scored; `training` the kind of view that is drawn anew each time.
+    """
 
     paths: list[Path]
     size: int
     view: View
+    training: Literal["squash", "center", "crop", "zoom"] = "squash"
     flip: bool = False
 
     def gather(self, rows: Ints, draw: np.random.Generator | None) -> Tensor:
-        kind = self.view.kind
         pixels = []
         for row in rows:
             view = self.view
             if draw is not None:
-                seed = int(draw.integers(1 << 30)) if kind == "crop" else 0
-                view = View(kind, flip=self.flip and bool(draw.integers(2)), seed=seed)
-            elif kind == "crop":
-                view = View("center")
+                view = View(self.training, self.flip and bool(draw.integers(2)), int(draw.integers(1 << 30)))
             pixels.append(images.load(self.paths[row], self.size, view))
         return torch.from_numpy(np.stack(pixels))
 
@@ -117,24 +117,23 @@ def read_captions(
     return texts, np.array(owner, dtype=np.int64), np.array(spoken)
 
 
-def encode_captions(texts: list[str], tokenizer: Tokenizer, max_tokens: int) -> list[Ints]:
-    """Token ids of each caption, without padding; an empty one becomes a single unknown."""
-    ids, lengths = tokenizer.encode(texts, max_tokens)
-    return [
-        row[:n].astype(np.int64) if n else np.array([tokenizer.unk_id]) for row, n in zip(ids, lengths, strict=True)
-    ]
+def encode_captions(texts: list[str], tokenizer: Tokenizer, max_tokens: int, framed: bool = False) -> list[Ints]:
+    """Token ids of each caption, without padding, `framed` by the start and the end word."""
+    ids, lengths = tokenizer.encode(texts, max_tokens, bos=framed, eos=framed)
+    return [row[:n] for row, n in zip(ids, lengths, strict=True)]
 
 
-def bilingual(pairs: Pairs) -> tuple[list[Ints], list[Ints]]:
-    """Each Chinese caption's ids, and the ids that the English captions of its picture use."""
+def bilingual(pairs: Pairs, frame: Sequence[int] = ()) -> tuple[list[Ints], list[Ints]]:
+    """Each Chinese caption's ids, and the ids that the English captions of its picture use; without `frame`."""
+    words = [ids[~np.isin(ids, frame)] for ids in pairs.ids]
     english: dict[int, list[Ints]] = {}
-    for owner, lang, ids in zip(pairs.owner, pairs.langs, pairs.ids, strict=True):
+    for owner, lang, ids in zip(pairs.owner, pairs.langs, words, strict=True):
         if lang == "en":
             english.setdefault(int(owner), []).append(ids)
     used = {owner: np.unique(np.concatenate(rows)) for owner, rows in english.items()}
     both = [
         (ids, used[int(owner)])
-        for owner, lang, ids in zip(pairs.owner, pairs.langs, pairs.ids, strict=True)
+        for owner, lang, ids in zip(pairs.owner, pairs.langs, words, strict=True)
         if lang == "zh" and int(owner) in used
     ]
     return [ids for ids, _ in both], [ids for _, ids in both]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tuwen import losses
-from tuwen.config import ImageConfig, Recipe, RetrievalConfig, TextConfig
+from tuwen.config import DataConfig, ImageConfig, Recipe, RetrievalConfig, TextConfig
 from tuwen.dataset import Dataset
 from tuwen.distributed import gather
 from tuwen.errors import ConfigError
@@ -51,10 +51,12 @@ class RetrievalTask:
     ) -> None:
         self.recipe, self.cache = recipe, cache
         self.image = recipe.model.image
+        torch.manual_seed(recipe.seed)  # a tower without weights starts from the seed too
         self.tower = None if self.image.tower.startswith(PRECOMPUTED) else _open_tower(self.image)
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
         self.tokenizer = train_tokenizer(recipe, dataset)
         self.dataset = dataset
+        self.framed = recipe.model.text.kind == "bert"  # sentences stand between a start and an end word
         train, val = (self._pairs(split) for split in ("train", "val"))
         self.val = val
         self.train = PairBatches(
@@ -73,6 +75,8 @@ class RetrievalTask:
             "in_width": in_width,
             "vocabulary": self.tokenizer.size,
             "pad": self.tokenizer.pad_id,
+            "max_tokens": recipe.data.max_tokens,
+            "framed": self.framed,
             "features": head.out_features if head is not None else None,
             "classes": int(train.groups.max()) + 1 if recipe.loss.cmpc else 0,
         }
@@ -81,9 +85,12 @@ class RetrievalTask:
         if head is not None and isinstance(self.model.picture, AttentivePicture):
             self.model.picture.head.load_state_dict(head.state_dict())
         if self.image.finetune and self.tower is not None:
-            self.model.tower = thaw(self.tower)
+            # BatchNorm keeps the statistics that it came with; where it came with none, it has to learn them.
+            started = self.image.pretrained or self.image.weights is not None
+            self.model.tower = thaw(self.tower, fixed_batchnorm=started)
         if recipe.model.text.pretrained and isinstance(self.model.sentence, BertEncoder):
-            start_bert(self.model.sentence.bert, recipe.model.text.pretrained, self.tokenizer, bilingual(train))
+            frame = (self.tokenizer.bos_id, self.tokenizer.eos_id)
+            start_bert(self.model.sentence.bert, recipe.model.text.pretrained, self.tokenizer, bilingual(train, frame))
 
     def config(self) -> dict[str, Any]:
         tower = self.tower
@@ -94,12 +101,12 @@ class RetrievalTask:
             "tower": {
                 "name": self.image.tower,
                 "size": tower.size if tower else None,
+                "weights": str(Path(self.image.weights).resolve()) if self.image.weights else None,
                 "sha256": tower.sha256 if tower else None,
                 "inside": self.image.finetune,
                 "pooled": self.image.features == "pooled",
                 "view": "center" if self.recipe.data.view == "crop" else self.recipe.data.view,
             },
-            "max_tokens": self.recipe.data.max_tokens,
             "seed": self.recipe.seed,
             "notes": self.recipe.notes,
             "pretrained": self._pretrained(),
@@ -228,7 +235,7 @@ class RetrievalTask:
         data, part = self.recipe.data, self.dataset.select(split)
         limit = data.max_words if split == "train" else None
         texts, owner, langs = read_captions(part, data.langs, limit)
-        ids = encode_captions(texts, self.tokenizer, data.max_tokens)
+        ids = encode_captions(texts, self.tokenizer, data.max_tokens, self.framed)
         return Pairs(self._pictures(part, split), ids, owner, langs, group_labels(part), texts)
 
     def _pictures(self, part: Dataset, split: str) -> PictureSource:
@@ -237,14 +244,10 @@ class RetrievalTask:
             matrix, rows = part.features(image.tower.removeprefix(PRECOMPUTED))
             return Cached([matrix[rows]])
         paths = [part.path(picture) for picture in part.pictures]
+        plain = View("center" if data.view == "crop" else data.view)
         if image.finetune:
-            return Pixels(paths, self.tower.size, View(data.view), data.flip)
-        views = [View("center" if data.view == "crop" and split != "train" else data.view)]
-        if split == "train":
-            if data.view == "crop":
-                views = [View("crop", seed=seed) for seed in range(data.views)]
-            if data.flip:
-                views += [View(view.kind, flip=True, seed=view.seed) for view in views]
+            return Pixels(paths, self.tower.size, plain, "zoom" if data.zooms else data.view, data.flip)
+        views = [plain] if split != "train" else training_views(data)
         kind: Literal["pooled", "grid"] = "pooled" if image.features == "pooled" else "grid"
         return Cached([extract(self.tower, paths, kind, view, self.cache) for view in views])
 
@@ -252,6 +255,15 @@ class RetrievalTask:
         if self.tower is not None:
             return self.tower.pooled_width if self.image.features == "pooled" else self.tower.grid_width
         return int(train.pictures.gather(np.array([0]), None).shape[-1])
+
+
+def training_views(data: DataConfig) -> list[View]:
+    """The views of each picture that a frozen tower's features are kept of: they stand for random augmentation."""
+    if data.view == "crop":
+        views = [View("crop", seed=seed) for seed in range(data.views)]
+        return views + [View("crop", flip=True, seed=view.seed) for view in views if data.flip]
+    flips = [View(data.view, flip=True)] if data.flip else []
+    return [View(data.view), *flips, *(View("zoom", data.flip and bool(i % 2), i) for i in range(data.zooms))]
 
 
 def build_model(config: dict[str, Any]) -> DualEncoder:
@@ -298,7 +310,7 @@ def _build_sentence(text: TextConfig, width: int, config: dict[str, Any]) -> Ber
                 num_hidden_layers=text.layers,
                 num_attention_heads=text.heads,
                 intermediate_size=4 * text.width,
-                max_position_embeddings=128,
+                max_position_embeddings=config["max_tokens"],
                 hidden_dropout_prob=text.dropout,
                 attention_probs_dropout_prob=text.dropout,
                 pad_token_id=config["pad"],
@@ -348,5 +360,9 @@ def train_tokenizer(recipe: Recipe, dataset: Dataset) -> Tokenizer:
 
 
 def _open_tower(image: ImageConfig) -> Tower:
+    if not (image.pretrained or image.weights or image.finetune):
+        raise ConfigError(
+            "a frozen tower that starts at random learns nothing: model.image.finetune=true, or give weights"
+        )
     weights = Path(image.weights) if image.weights else None
     return build_tower(image.tower, size=image.size, pretrained=image.pretrained, weights=weights)

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tuwen.checkpoint import read_tensors
 from tuwen.errors import ModelError
 from tuwen.images import View
 from tuwen.towers.tower import Body, Tower
-from tuwen.towers.weights import fill, load_weights
+from tuwen.towers.weights import fill
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ def build_resnet(depth: int, size: int | None, pretrained: bool, weights: Path |
         widths = [64, 128, 256, 512] if kind == "basic" else [256, 512, 1024, 2048]
         net, width = ResNetModel(ResNetConfig(layer_type=kind, hidden_sizes=widths, depths=list(blocks))), widths[-1]
     if weights is not None:
-        fill(net, from_torchvision(load_weights(weights)), str(weights))
+        fill(net, from_torchvision(read_tensors(weights)), str(weights))
     return _tower(name, ConvBody(net, width), size or 224, IMAGENET, View("center"))
 
 
@@ -122,9 +123,9 @@ def build_mobilenet(size: int | None, pretrained: bool, weights: Path | None) ->
     if pretrained and weights is None:
         net, _ = from_hub(MobileNetV1Model, MOBILENET)
     else:
-        net = MobileNetV1Model(MobileNetV1Config())
+        net = MobileNetV1Model(MobileNetV1Config(initializer_range=0.09))  # its makers' and CMPM's start
     if weights is not None:
-        state = load_weights(weights).items()
+        state = read_tensors(weights).items()
         kept = {k.removeprefix("mobilenet_v1."): v for k, v in state if not k.startswith("classifier.")}
         fill(net, kept, str(weights))
     return _tower("mobilenet-v1", ConvBody(net, 1024), size or 224, HALF, View("center"))
@@ -140,7 +141,7 @@ def build_hub(source: str, size: int | None, pretrained: bool) -> Tower:
         net, summary = AutoModel.from_config(asked(AutoConfig, source)), True
     projection = getattr(net, "visual_projection", None)
     net = getattr(net, "vision_model", net).eval()  # a model of pictures and texts gives its picture half
-    side, norm, view = _preprocessing(source, net.config)
+    side, norm, view = preprocessing(source, net.config)
     size = size or side
     try:
         with torch.no_grad():
@@ -162,7 +163,7 @@ def _tower(name: str, body: Body, size: int, norm: tuple[Any, Any], view: View) 
     return Tower(name, body, size, mean, std, view)
 
 
-def _preprocessing(source: str, config: Any) -> tuple[int, tuple[Any, Any], View]:
+def preprocessing(source: str, config: Any) -> tuple[int, tuple[Any, Any], View]:
     """Side, (mean, std) and view from the makers' preprocessor file; without one, the model's side and ImageNet's."""
     kept: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
@@ -227,7 +228,7 @@ def _from_cache_or_network(ask: Callable[[bool], T | None], source: str) -> T | 
     folder = Path(source).is_dir()
     if not folder and source.startswith(("/", ".", "~")):
         raise ModelError(f"{source}: there is no such folder")
-    with _quiet():
+    with quiet():
         try:
             found = ask(True)
             if found is not None or folder:
@@ -247,7 +248,7 @@ def _from_cache_or_network(ask: Callable[[bool], T | None], source: str) -> T | 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No advice and no bars from transformers and the hub's client within."""
     import huggingface_hub.utils.logging as hub
     from transformers.utils import logging

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tuwen.checkpoint import read_tensors
 from tuwen.errors import ModelError
 from tuwen.towers.tower import Body, Tower
-from tuwen.towers.weights import fill, load_weights
+from tuwen.towers.weights import fill
 
 SIZES = {0: 224, 1: 240, 2: 260, 3: 280, 4: 300}
 
@@ -59,7 +60,7 @@ def build_lite(variant: int, size: int | None, pretrained: bool, weights: Path |
         body = LiteBody(variant, size)
     path = weights or (_wheel(variant) if pretrained else None)
     if path is not None:
-        state = {key: value for key, value in load_weights(path).items() if not key.startswith("_fc.")}
+        state = {key: value for key, value in read_tensors(path).items() if not key.startswith("_fc.")}
         fill(body.net, state, str(path))
     return Tower(f"lite{variant}", body, size, mean=[127.0] * 3, std=[128.0] * 3)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tuwen.checkpoint import read_tensors
 from tuwen.images import View
 from tuwen.towers.hub import IMAGENET, hub_file
 from tuwen.towers.tower import Body, Tower
-from tuwen.towers.weights import fill, load_weights
+from tuwen.towers.weights import fill
 
 HUB = "timm/vgg19.tv_in1k"  # torchvision's weights as safetensors
 PLAN = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)  # 0: halve
@@ -54,7 +55,7 @@ def build_vgg(size: int | None, pretrained: bool, weights: Path | None) -> Tower
     if weights is None and pretrained:
         weights = hub_file(HUB, "model.safetensors")
     if weights is not None:
-        fill(body, from_published(load_weights(weights)), str(weights))
+        fill(body, from_published(read_tensors(weights)), str(weights))
     mean, std = ([255 * value for value in values] for values in IMAGENET)
     return Tower("vgg19", body, size or 224, mean, std, View("center"))
 

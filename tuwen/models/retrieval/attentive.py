@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, relu6
 
-from tuwen.layers import drop_items
-
 
 class AttentivePicture(nn.Module):
     """From the map before a tower's last 1x1 convolution to one vector a picture.
@@ -52,21 +50,23 @@ class AttentivePicture(nn.Module):
 
     def forward(self, regions: Tensor) -> Tensor:
         """(B, N, in_width) -> (B, W), not normalised."""
-        mask = torch.ones(regions.shape[:2], dtype=torch.bool, device=regions.device)
         if self.training and self.region_dropout:
-            regions, mask = drop_items(regions, mask, self.region_dropout)
-            most = int(mask.sum(1).max())
-            regions, mask = regions[:, :most], mask[:, :most]
+            regions = keep_some(regions, 1 - self.region_dropout)
         features = relu6(self.head(regions))  # (B, N, F)
         normed = self.dropout(self.norm(features))
-        weights = self.score(normed).float().masked_fill(~mask[..., None], -torch.inf).softmax(1)  # (B, N, H)
-        seen = weights.to(normed.dtype).transpose(1, 2) @ normed  # (B, H, F)
+        weights = self.score(normed).float().softmax(1).to(normed.dtype)  # (B, N, H)
+        seen = weights.transpose(1, 2) @ normed  # (B, H, F)
         value = self.value.weight.view(self.heads, -1, seen.shape[2]).to(seen.dtype)  # (H, W / H, F)
         joint = (seen.transpose(0, 1) @ value.transpose(1, 2)).transpose(0, 1).flatten(1) + self.value.bias  # (B, W)
-        present = mask[..., None]
-        mean = features.masked_fill(~present, 0).float().sum(1) / mask.sum(1, keepdim=True)
-        peak = features.masked_fill(~present, 0).float().amax(1)  # ReLU6 leaves nothing below 0
         size = (features.shape[2],)
-        joint = joint + self.mean(layer_norm(mean, size)) + self.peak(self.dropout(layer_norm(peak, size)))
+        joint = joint + self.mean(layer_norm(features.mean(1, dtype=torch.float32), size))
+        joint = joint + self.peak(self.dropout(layer_norm(features.amax(1).float(), size)))
         out: Tensor = joint.float() + self.mlp(joint).float()
         return out
+
+
+def keep_some(regions: Tensor, share: float) -> Tensor:
+    """A random share of the regions of each picture, as many in each: (B, N, D) -> (B, round(N * share), D)."""
+    count = max(1, round(regions.shape[1] * share))
+    chosen = torch.rand(regions.shape[:2], device=regions.device).argsort(1)[:, :count]
+    return regions.gather(1, chosen[..., None].expand(-1, -1, regions.shape[2]))

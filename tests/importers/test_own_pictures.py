@@ -80,6 +80,25 @@ def test_sidecars(tmp_path, paint, put, rows):
     }
 
 
+def test_texts_and_pictures_in_two_folders(tmp_path, paint, put, rows):
+    paint("src/images", "x.jpg", "y.webp")
+    for name in ("x", "y", "z"):
+        put(f"src/captions/{name}.txt", f"About {name}\n")
+    for src in (tmp_path / "src" / "captions", tmp_path / "src"):
+        report = run_import("text-pairs", src, tmp_path / "data")
+        assert (report.pictures, report.captions, report.skipped[0]["examples"]) == (2, 2, ["z"])
+    assert rows()["y.webp"]["captions"] == ["About y"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"), [("gb18030", "一只狗在跑步"), ("cp1252", "A café"), ("utf-16", "一只狗 café")]
+)
+def test_encodings(tmp_path, paint, put, rows, encoding, text):
+    paint("src", "a.jpg")
+    run_import("text-pairs", put("src/t.csv", f"file,caption\r\na.jpg,{text}\r\n".encode(encoding)), tmp_path / "data")
+    assert rows()["a.jpg"]["captions"] == [text]
+
+
 def test_a_name_in_two_folders_is_never_guessed(tmp_path, paint, put):
     images = paint("pool", "one/a.jpg", "two/a.jpg", "deep/er/only.jpg")
     lists = {
