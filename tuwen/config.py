@@ -113,6 +113,8 @@ class LossConfig(Part):
     cmpm: float = Field(0.0, ge=0)
     cmpc: float = Field(0.0, ge=0)
     sdm: float = Field(0.0, ge=0)
+    reconstruction: float = Field(0.0, ge=0)  # a picture's feature read back from it and from its captions
+    adversarial: float = Field(0.0, ge=0)  # a discriminator that must not tell pictures from captions
     captions: float = Field(0.0, ge=0)  # InfoNCE between the captions of one picture in two languages
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from tuwen import __version__, images, text
 from tuwen.dataset import Dataset
 from tuwen.errors import DataError
 from tuwen.metrics.bootstrap import bootstrap_interval
-from tuwen.metrics.retrieval import CUTS, Scores, retrieval_metrics
+from tuwen.metrics.retrieval import CUTS, Scores, fold_metrics, retrieval_metrics
 from tuwen.pipelines import Embedder, Retrieval
 from tuwen.progress import track
 from tuwen.records import Caption
@@ -20,8 +20,12 @@ from tuwen.records import Caption
 INTERVAL_SEED = 0
 
 
-def score(pipeline: Embedder, dataset: Dataset, split: str = "test", lang: str | None = None) -> dict[str, Any]:
+def score(
+    pipeline: Embedder, dataset: Dataset, split: str = "test", lang: str | None = None, folds: int | None = None
+) -> dict[str, Any]:
     """Recall and ranks of a retrieval model on one split, over human captions: the `eval` contract of DESIGN.
+
+    `folds`: the mean over that many equal parts of the pictures, in order, instead of the whole: COCO's "1K" is 5.
 
     Raises:
         DataError: the split has no picture or no human caption of that language.
@@ -47,18 +51,21 @@ def score(pipeline: Embedder, dataset: Dataset, split: str = "test", lang: str |
         chosen = languages == spoken
         own = retrieval_metrics(image, sentence[chosen], owner[chosen], groups)
         per_language[spoken], intervals[spoken] = own.metrics, recall_intervals(own)
+        if folds:
+            per_language[spoken] = fold_metrics(image, sentence[chosen], owner[chosen], groups, folds)
     whole = retrieval_metrics(image, sentence, owner, groups)
+    metrics = fold_metrics(image, sentence, owner, groups, folds) if folds else whole.metrics
     return {
         "task": pipeline.task,
         "model": pipeline.name,
         "data": dataset.manifest.name or str(dataset.folder),
         "split": split,
         "n": len(part.pictures),
-        "metrics": whole.metrics,
+        "metrics": metrics,
         "per_language": per_language,
-        "intervals": {**intervals, "all": recall_intervals(whole)},
+        "intervals": {} if folds else {**intervals, "all": recall_intervals(whole)},
         "machine_text": _machine_captions(part),
-        "protocol": protocol(pipeline, dataset, captions),
+        "protocol": protocol(pipeline, dataset, captions) | ({"folds": folds} if folds else {}),
     }
 
 

@@ -69,6 +69,11 @@ def test_train_then_eval(make_toy: Make, recipe: str, tmp_path: Path, capsys: py
     assert wanted | {"rsum"} == result["metrics"].keys()
     assert cli.run(["eval", str(out), "--data", str(data), "--lang", "zh", "--json", str(scores)]) == 0
     assert set(json.loads(scores.read_text())["per_language"]) == {"zh"}
+    folded = ["eval", str(out), "--data", str(data), "--folds", "3", "--json", str(scores)]
+    assert cli.run(folded) == 0
+    parts = json.loads(scores.read_text())
+    assert parts["protocol"]["folds"] == 3
+    assert parts["metrics"]["t2i_meanr"] < result["metrics"]["t2i_meanr"]  # a third of the candidates
 
 
 def test_wrong_input_is_one_line_and_writes_nothing(

@@ -32,6 +32,7 @@ def config(**text: object) -> dict[str, object]:
         "pad": 0,
         "max_tokens": 16,
         "classes": 0,
+        "side": [],
     }
 
 

@@ -50,6 +50,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="The data set's folder.")] = ...,  # type: ignore[assignment]
     split: Annotated[str, typer.Option(help="Which rows to score.")] = "test",
     lang: Annotated[str | None, typer.Option(help="Captions of this language alone: en or zh.")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="The mean over so many parts: 5 for COCO's 1K.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
 ) -> None:
     """Score a model by the field's metrics, with intervals and protocol."""
@@ -59,7 +60,7 @@ def evaluate(
     from tuwen.files import write_atomic
 
     pipeline = pipelines.load(model)
-    result = score(pipeline, datasets.load(data), split, lang)
+    result = score(pipeline, datasets.load(data), split, lang, folds)
     if json is not None:
         write_atomic(json, envelope(result) + "\n")
     if result["machine_text"]:

@@ -79,6 +79,7 @@ class RetrievalTask:
             "framed": self.framed,
             "features": head.out_features if head is not None else None,
             "classes": int(train.groups.max()) + 1 if recipe.loss.cmpc else 0,
+            "side": [name for name in ("reconstruction", "adversarial") if getattr(recipe.loss, name)],
         }
         torch.manual_seed(recipe.seed)
         self.model = build_model(self.built)
@@ -152,7 +153,7 @@ class RetrievalTask:
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], epochs: float) -> dict[str, Tensor]:
         config, inner = self.recipe.loss, self.model
-        own_image, own_text = model(batch["pictures"], batch["ids"], batch["lengths"])
+        own_image, own_text, feature = model(batch["pictures"], batch["ids"], batch["lengths"])
         image, text = gather(own_image), gather(own_text)  # (P, W), (C, W)
         labels, owners = gather(batch["labels"]), gather(batch["caption_labels"])  # (P,), (C,)
         unit = l2_normalise(text)
@@ -184,6 +185,15 @@ class RetrievalTask:
             parts["cmpc"] = losses.cmpc(paired, text, owners, inner.classifier)
         if config.sdm:
             parts["sdm"] = losses.sdm(image, text, labels, owners, 1 / inner.scale)
+        if config.reconstruction:
+            assert inner.decoder is not None
+            decoded = inner.decoder(torch.cat([own_image, own_text]))
+            parts["reconstruction"] = losses.reconstruction(decoded, torch.cat([feature, feature[batch["owner"]]]))
+        if config.adversarial:
+            assert inner.discriminator is not None
+            parts["adversarial"] = losses.adversarial(
+                inner.discriminator, l2_normalise(own_image), l2_normalise(own_text)
+            )
         return {name: getattr(config, name) * part for name, part in parts.items()}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -289,6 +299,8 @@ def build_model(config: dict[str, Any]) -> DualEncoder:
     classifier = None
     if config["classes"]:
         classifier = nn.init.xavier_uniform_(torch.empty(config["classes"], model.width))
+    side = config["side"]
+    discriminator = nn.Sequential(nn.Linear(model.width, model.width), nn.ReLU(), nn.Linear(model.width, 1))
     return DualEncoder(
         picture,
         _build_sentence(text, model.width, config),
@@ -296,6 +308,8 @@ def build_model(config: dict[str, Any]) -> DualEncoder:
         scale=model.scale,
         max_scale=model.max_scale,
         classifier=classifier,
+        decoder=nn.Linear(model.width, config["in_width"]) if "reconstruction" in side else None,
+        discriminator=discriminator if "adversarial" in side else None,
     )
 
 

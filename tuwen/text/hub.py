@@ -21,10 +21,13 @@ class HubTokenizer:
     kind = "hub"
 
     def __init__(self, name: str | Path) -> None:
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         try:
-            self._hub = AutoTokenizer.from_pretrained(str(name))
+            try:
+                self._hub = AutoTokenizer.from_pretrained(str(name))
+            except ImportError:  # its slow form needs a package (SigLIP's: sentencepiece), its tokenizer.json does not
+                self._hub = PreTrainedTokenizerFast.from_pretrained(str(name))
         except Exception as error:  # it raises whatever its parts raise, with pages of advice
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"{name}: no tokeniser there ({why}); give a local folder or a hub name") from None

@@ -27,6 +27,8 @@ class DualEncoder(nn.Module):
         pooled: whether the tower gives one pooled region or its grid.
         scale: first factor on the similarities before a softmax (1 / temperature), learned up to `max_scale`.
         classifier: CMPC's class weights (classes, W); None for none.
+        decoder: reads a picture's mean feature (D) back from an embedding (W), for the reconstruction loss.
+        discriminator: tells embeddings of pictures from those of sentences, for the adversarial loss.
     """
 
     def __init__(
@@ -39,12 +41,15 @@ class DualEncoder(nn.Module):
         scale: float = 14.3,
         max_scale: float = 100.0,
         classifier: Tensor | None = None,
+        decoder: nn.Linear | None = None,
+        discriminator: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.picture, self.sentence, self.tower, self.pooled = picture, sentence, tower, pooled
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.max_scale = max_scale
         self.classifier = nn.Parameter(classifier) if classifier is not None else None
+        self.decoder, self.discriminator = decoder, discriminator
 
     @property
     def scale(self) -> Tensor:
@@ -66,6 +71,10 @@ class DualEncoder(nn.Module):
         """(B, T) ids, (B,) lengths -> (B, W), unit length."""
         return l2_normalise(self.sentence(ids, lengths))
 
-    def forward(self, pictures: Tensor, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Both sides at once, not normalised (CMPM projects one on the other): (P, W), (C, W)."""
-        return self.picture(self.regions(pictures)), self.sentence(ids, lengths)
+    def forward(self, pictures: Tensor, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both sides at once, not normalised (CMPM projects one on the other), and the pictures' mean features.
+
+        Returns (P, W), (C, W), (P, D).
+        """
+        regions = self.regions(pictures)
+        return self.picture(regions), self.sentence(ids, lengths), regions.mean(1)

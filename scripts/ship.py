@@ -1,0 +1,52 @@
+"""Put a finished run into the package as fp16: `python scripts/ship.py RUN NAME --data DATA`.
+
+The card's scores are those of the halved weights, through the pipeline that a user gets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from tuwen import card, checkpoint, dataset, evaluate, pipelines
+from tuwen.files import write_atomic
+
+LIMIT = 25_000_000  # bytes a model
+SCORE_KEYS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
+
+
+def main() -> None:
+    """Halve, copy, score, write the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--data", type=Path, required=True)
+    args = parser.parse_args()
+    config = checkpoint.read_config(args.run)
+    out = checkpoint.SHIPPED / args.name
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = checkpoint.read_tensors(args.run / checkpoint.WEIGHTS)
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    checkpoint.write_tensors(out / checkpoint.WEIGHTS, halves)
+    checkpoint.write_config(out, {key: value for key, value in config.items() if key != "format"} | {"name": args.name})
+    for name in ("tokenizer.json", "tokenizer_config.json", "recipe.yaml", "provenance.json"):
+        shutil.copyfile(args.run / name, out / name)
+    data = dataset.load(args.data)
+    summary = json.loads((args.run / "scores.json").read_text(encoding="utf-8"))
+    pipeline = pipelines.load(args.name)
+    for split in ("val", "test"):
+        if split in data.splits():
+            summary[split] = evaluate.score(pipeline, data, split)
+            for lang, metrics in summary[split]["per_language"].items():
+                print(split, lang, " ".join(f"{key} {metrics[key]:.1f}" for key in SCORE_KEYS))
+    write_atomic(out / "README.md", card.write(out, data, summary))
+    size = sum(path.stat().st_size for path in out.iterdir())
+    print(f"{out}: {size / 1e6:.2f} MB")
+    if size > LIMIT:
+        raise SystemExit(f"{out}: {size:,} bytes are more than {LIMIT:,}")
+
+
+if __name__ == "__main__":
+    main()
