@@ -28,6 +28,10 @@ class ModelError(TuwenError):
     """A checkpoint is missing, unsafe, of another task, or not loadable here."""
 
 
+class GraphError(ModelError):
+    """A network can't be written as an ONNX graph; it runs through torch."""
+
+
 class StoreError(TuwenError):
     """An index is missing, locked, of another model or of another format."""
 

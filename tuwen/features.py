@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from tuwen import graphs, images
-from tuwen.errors import DataError, ModelError
+from tuwen.errors import DataError, GraphError
 from tuwen.files import sha256_text, write_atomic
 from tuwen.images import Pixels, View
 from tuwen.progress import bar as progress_bar
@@ -136,7 +136,7 @@ def runner(tower: Tower, kind: Kind) -> Runner:
     device = tower.mean.device
     module = tower if kind == "grid" else Pooled(tower)
     if device.type == "cpu":
-        with suppress(ModelError):  # too large for a graph, or not traceable: then through torch
+        with suppress(GraphError):  # too large for a graph, or not traceable: then through torch
             example = torch.zeros(2, tower.size, tower.size, 3, dtype=torch.uint8)
             key = f"{tower.name}-{kind}-{sha256_text(tower.sha256 + tower.transform)[:16]}"
             session = graphs.session(key, lambda path: graphs.export(module, [example], ["pixels"], path))

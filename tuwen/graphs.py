@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import platformdirs
 
-from tuwen.errors import ModelError
+from tuwen.errors import GraphError, ModelError
 from tuwen.files import write_atomic
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ def export(
     Traced, not `torch.export`ed: that takes ten times as long and fails on several towers (torch 2.13).
 
     Raises:
-        ModelError: the network is too large for one graph, or cannot be traced.
+        GraphError: the network is too large for one graph, or cannot be traced.
     """
     import torch
 
     if sum(value.nbytes for value in module.state_dict().values()) > LIMIT:
-        raise ModelError("the network is too large for one ONNX graph; it runs through torch")
+        raise GraphError("the network is too large for one ONNX graph; it runs through torch")
     free = {name: {0: "batch"} | dict((axes or {}).get(name, {})) for name in (*names, *outputs)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".graph") as folder, warnings.catch_warnings():
@@ -74,7 +74,7 @@ def export(
                 )
         except Exception as error:  # the exporter raises its own, RuntimeError, TypeError ...
             why = " ".join(str(error).split())[:200]
-            raise ModelError(f"the network cannot be written as an ONNX graph: {why}") from error
+            raise GraphError(f"the network cannot be written as an ONNX graph: {why}") from error
         written.replace(path)
 
 

@@ -11,7 +11,7 @@ import torch
 from tuwen import graphs
 from tuwen.models.retrieval import AttentivePicture, DualEncoder, PictureEncoder, RecurrentEncoder
 from tuwen.models.retrieval.attentive import keep_some
-from tuwen.models.retrieval.export import sentence_side
+from tuwen.models.retrieval.export import picture_side, sentence_side
 from tuwen.models.retrieval.sentence import by_length
 from tuwen.tasks.retrieval import build_model
 from tuwen.towers import build_tower
@@ -192,3 +192,24 @@ def test_sentences_by_length_come_back_in_order(chunk: int) -> None:
         return torch.stack([ids.sum(1), lengths], dim=1)
 
     assert torch.equal(by_length(encode, ids(), LENGTHS, chunk), encode(ids(), LENGTHS))
+
+
+@pytest.mark.parametrize("features", ["pooled", "grid", "map"])
+def test_the_exported_picture_side_equals_the_module(features: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tower = build_tower("lite0", size=64, pretrained=False)
+    made = config()
+    made["model"]["image"] = {  # type: ignore[index]
+        "pooled": {"features": "pooled"},
+        "grid": {"features": "grid", "pooling": "gpo", "hidden": 8},
+        "map": {"features": "map", "pooling": "attention", "heads": 3},
+    }[features]
+    made |= {"features": tower.behead().out_features if features == "map" else None}
+    model = build_model({**made, "in_width": tower.grid_width}).eval()
+    model.tower = tower
+    pixels = torch.randint(0, 256, (5, 64, 64, 3), dtype=torch.uint8)
+    expected = model.embed_pictures(pixels).detach().numpy()
+    side, inputs = picture_side(model, size=64)
+    graphs.export(side, tuple(inputs.values()), tuple(inputs), tmp_path / "g.onnx")
+    got = graphs.open_graph(tmp_path / "g.onnx").run(None, {"pixels": pixels.numpy()})[0]
+    np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())

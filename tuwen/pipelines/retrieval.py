@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuwen import __version__, checkpoint, graphs, images
-from tuwen.errors import ModelError
+from tuwen.errors import GraphError, ModelError
 from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
 from tuwen.pipelines.embedder import Vectors
@@ -124,7 +124,7 @@ class Retrieval:
         return vectors
 
     def _open_graph(self, side: str) -> Any:
-        """The ONNX session of a side, made on first use."""
+        """The ONNX session of a side, made on first use; None where the module can't be written as a graph."""
 
         def make(path: Path) -> None:
             from tuwen.models.retrieval.export import picture_side, sentence_side
@@ -137,7 +137,10 @@ class Retrieval:
             )
             graphs.export(made[0], tuple(made[1].values()), tuple(made[1]), path, axes={"ids": {1: "time"}})
 
-        return graphs.session(f"{self.task}-{side}-{self.fingerprint}-{__version__}", make)
+        try:
+            return graphs.session(f"{self.task}-{side}-{self.fingerprint}-{__version__}", make)
+        except GraphError:
+            return None
 
 
 def decode(pictures: Iterable[Path | str | Image], size: int, view: View) -> Iterator[NDArray[np.uint8]]:

@@ -32,7 +32,7 @@ class AttentivePicture(nn.Module):
         region_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.heads, self.region_dropout = heads, region_dropout
+        self.heads, self.features, self.region_dropout = heads, features, region_dropout
         self.head = nn.Linear(in_width, features)
         self.norm = nn.LayerNorm(features)
         self.score = nn.Linear(features, heads)
@@ -56,9 +56,9 @@ class AttentivePicture(nn.Module):
         normed = self.dropout(self.norm(features))
         weights = self.score(normed).float().softmax(1).to(normed.dtype)  # (B, N, H)
         seen = weights.transpose(1, 2) @ normed  # (B, H, F)
-        value = self.value.weight.view(self.heads, -1, seen.shape[2]).to(seen.dtype)  # (H, W / H, F)
+        value = self.value.weight.view(self.heads, -1, self.features).to(seen.dtype)  # (H, W / H, F)
         joint = (seen.transpose(0, 1) @ value.transpose(1, 2)).transpose(0, 1).flatten(1) + self.value.bias  # (B, W)
-        size = (features.shape[2],)
+        size = (self.features,)
         joint = joint + self.mean(layer_norm(features.mean(1, dtype=torch.float32), size))
         joint = joint + self.peak(self.dropout(layer_norm(features.amax(1).float(), size)))
         out: Tensor = joint.float() + self.mlp(joint).float()
