@@ -21,7 +21,7 @@ clean:
 
 $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "installing tuwen[$*] into $(VENV) (the first time takes minutes) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --log $(VENV)/pip.log \
+	@$(BIN)/pip install --quiet --progress-bar off --disable-pip-version-check --log $(VENV)/pip.log \
 		-c constraints.txt $(PIP_ARGS) -e '.[$*]'
 	@$(BIN)/python scripts/downloaded.py $(VENV)/pip.log
 	@touch $@

@@ -168,7 +168,7 @@ def load_last(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """
     path = folder / "state.json"
     if not path.is_file():
-        raise ModelError(f"{folder.parent}: nothing to resume (no {folder.name}/state.json): train without --resume")
+        raise ModelError(f"{folder.parent}: nothing was saved there yet: delete it and train without --resume")
     try:
         state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         name = Path(state["tensors"]).name

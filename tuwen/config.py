@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -34,7 +34,7 @@ class DataConfig(Part):
 
     langs: list[str] | None = None  # None: every language that the data holds
     captions: int = Field(5, ge=1)  # captions of each language a picture brings to a batch
-    max_words: int | None = None  # longer captions are left out of training
+    max_words: int | None = Field(None, ge=1)  # longer captions are left out of training
     max_tokens: int = Field(64, ge=2)  # and every sentence is cut here
     view: Literal["squash", "center", "crop"] = "squash"
     views: int = Field(1, ge=1)  # random crops kept of each picture (view: crop)
@@ -47,10 +47,10 @@ class TextConfig(Part):
     """The sentence encoder."""
 
     kind: Literal["gru", "lstm", "bert"] = "gru"
-    embedding: int = 300
-    width: int = 1024
-    layers: int = 1
-    heads: int = 12
+    embedding: int = Field(300, ge=1)
+    width: int = Field(1024, ge=1)
+    layers: int = Field(1, ge=1)
+    heads: int = Field(12, ge=1)
     bidirectional: bool = False
     bias: bool = True
     pooling: Literal["last", "max", "mean", "gpo", "first"] = "last"
@@ -64,16 +64,16 @@ class ImageConfig(Part):
     """The picture encoder: a tower, a pooling over its grid and a projection."""
 
     tower: str = "lite2"
-    size: int | None = None  # input side; None: the tower's own
+    size: int | None = Field(None, ge=16)  # input side; None: the tower's own
     weights: str | None = None  # a local torchvision state dict
     pretrained: bool = True
     features: Literal["pooled", "grid", "map"] = "pooled"  # map: the grid before the last 1x1 convolution
     pooling: Literal["mean", "topk", "gpo", "attention"] = (
         "mean"  # attention goes with the map, and trains what is above
     )
-    topk: int = 5
-    heads: int = 8
-    hidden: int = 0  # a residual MLP of this width beside the linear projection; 0: none
+    topk: int = Field(5, ge=1)
+    heads: int = Field(8, ge=1)
+    hidden: int = Field(0, ge=0)  # a residual MLP of this width beside the linear projection; 0: none
     dropout: float = Field(0.0, ge=0, lt=1)
     region_dropout: float = Field(0.0, ge=0, lt=1)
     finetune: bool = False
@@ -91,21 +91,29 @@ class ImageConfig(Part):
 class RetrievalConfig(Part):
     """Two encoders into one space."""
 
-    width: int = 1024
+    width: int = Field(1024, ge=1)
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
     scale: float = Field(14.3, gt=0)  # first logit scale, 1 / temperature
-    max_scale: float = 100.0
+    max_scale: float = Field(100.0, gt=0)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> RetrievalConfig:
+        if self.image.pooling == "attention" and self.width % self.image.heads:
+            raise ValueError(f"model.width {self.width} is no multiple of model.image.heads {self.image.heads}")
+        if self.text.kind == "bert" and self.text.width % self.text.heads:
+            raise ValueError(f"model.text.width {self.text.width} is no multiple of model.text.heads {self.text.heads}")
+        return self
 
 
 class LossConfig(Part):
     """Weights of the named loss parts, and their settings. A part of weight 0 is not computed."""
 
     hinge: float = Field(0.0, ge=0)
-    margin: float = 0.2
+    margin: float = Field(0.2, ge=0)
     hinge_reduction: Literal["mean", "sum"] = "mean"  # over the pairs of a batch
     hardest: float = Field(1.0, ge=0, le=1)  # 0: sum of all hinges, 1: the hardest negative alone
-    hardest_warmup: float = 0.0  # epochs over which the hardest negative fades in
+    hardest_warmup: float = Field(0.0, ge=0)  # epochs over which the hardest negative fades in
     mine_offline: int = Field(0, ge=0)  # after each epoch: this many hard pictures each, put together in batches
     info_nce: float = Field(0.0, ge=0)
     smoothing: float = Field(0.0, ge=0, lt=1)
@@ -134,18 +142,18 @@ class TrainConfig(Part):
     tower_lr: float = Field(0.1, ge=0)  # factor on lr for a fine-tuned tower
     pretrained_lr: float = Field(1.0, ge=0)  # for the layers of a text model that was loaded
     words_lr: float = Field(1.0, ge=0)  # and for its word embeddings
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    step_epochs: float = 15
-    gamma: float = 0.5
-    floor: float = 0.0  # the learning rate never falls under it
+    step_epochs: float = Field(15, gt=0)
+    gamma: float = Field(0.5, gt=0, le=1)
+    floor: float = Field(0.0, ge=0)  # the learning rate never falls under it
     warmup: float = Field(0.0, ge=0)  # epochs of linear rise
     clip: float = Field(0.0, ge=0)  # largest norm of the gradient; 0: no clipping
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights; 0: none
     precision: Literal["no", "bf16", "fp16"] = "no"
-    evaluate_every: int | None = None  # steps; None: one epoch
-    patience: int | None = None  # evaluations without a better score before the run stops
+    evaluate_every: int | None = Field(None, ge=1)  # steps; None: one epoch
+    patience: int | None = Field(None, ge=1)  # evaluations without a better score before the run stops
 
 
 class Recipe(Part):
@@ -154,7 +162,7 @@ class Recipe(Part):
     task: Literal["retrieval"] = "retrieval"
     name: str = "run"
     notes: str = ""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     tokenizer: TokenizerConfig = TokenizerConfig()
     data: DataConfig = DataConfig()
     model: RetrievalConfig = RetrievalConfig()
@@ -163,7 +171,7 @@ class Recipe(Part):
 
 
 def _leaves(part: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key of a recipe."""
+    """Every dotted key of a recipe that holds a value."""
     keys = []
     for name, field in part.model_fields.items():
         kind = field.annotation
@@ -179,19 +187,26 @@ def _full_key(key: str) -> str:
     keys = _leaves(Recipe)
     if key in keys:
         return key
+    if key in Recipe.model_fields:
+        first = next(k for k in keys if k.startswith(f"{key}."))
+        raise ConfigError(f"recipe key '{key}' holds keys of its own: set one of them, as in {first}")
     ends = [k for k in keys if k.endswith(f".{key}")]
     if len(ends) == 1:
         return ends[0]
     if ends:
         raise ConfigError(f"recipe key '{key}' could be {' or '.join(ends)}: write it in full")
-    near = suggest(key, keys) or suggest(key, [k.rsplit(".", 1)[-1] for k in keys])
+    near = suggest(key, [*Recipe.model_fields, *keys]) or suggest(key, [k.rsplit(".", 1)[-1] for k in keys])
     raise ConfigError(f"unknown recipe key '{key}'{near or ': every key stands in ' + str(RECIPES)}")
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, leaf = key.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        tree = tree[parent]
+        if not isinstance(tree, dict):
+            raise ConfigError(f"recipe key '{parent}' should hold keys, but it is {tree!r}")
     tree[leaf] = value
 
 
@@ -200,7 +215,7 @@ def _explain(error: ValidationError, where: str) -> str:
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"{where}: unknown recipe key '{key}'{suggest(key, _leaves(Recipe)) or ''}"
+        return f"{where}: unknown recipe key '{key}'{suggest(key, [*Recipe.model_fields, *_leaves(Recipe)])}"
     return f"{where}: {f'{key}: ' if key else ''}{fault['msg'].removeprefix('Value error, ')}"
 
 
@@ -243,8 +258,8 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
 
 def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
     """A recipe from a plain dict; `where` names its file in messages."""
-    try:
-        return Recipe.model_validate(tree)
+    try:  # a section left empty stands for its defaults
+        return Recipe.model_validate({key: value for key, value in tree.items() if value is not None})
     except ValidationError as error:
         raise ConfigError(_explain(error, where)) from error
 

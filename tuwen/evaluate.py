@@ -38,8 +38,13 @@ def score(
         if lang in (None, caption.lang)
     ]
     if not captions:
+        spoken = f" in {lang}" if lang else ""
         raise DataError(
-            f"{dataset.folder}: split `{split}` holds no human caption{f' in {lang}' if lang else ''} to score"
+            f"{dataset.folder}: split '{split}' holds no human caption{spoken} to score: name another --split or --lang"
+        )
+    if folds and folds > len({row for row, _ in captions}):
+        raise DataError(
+            f"{dataset.folder}: split '{split}' has too few captioned pictures for {folds} parts: fewer --folds"
         )
     image = _embed_pictures(pipeline, dataset, part)
     sentence = pipeline.embed_texts([caption.text for _, caption in captions])
@@ -89,7 +94,7 @@ def protocol(pipeline: Embedder, dataset: Dataset, captions: list[tuple[int, Cap
         "fingerprint": pipeline.fingerprint,
         **pipeline.about(),
         "input": f"{pipeline.size}x{pipeline.size}, {pipeline.view}",
-        "tokeniser": text.protocol(),
+        "text": text.protocol(),
         "captions": len(captions),
         "candidates": "every picture of the split; every human caption of the language",
         "ties": "against the query",

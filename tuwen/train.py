@@ -68,10 +68,12 @@ def fit(recipe: Recipe, data: Path, out: Path, *, resume: bool = False, cache: P
         DataError, ConfigError, ModelError: bad input, said in one line, before anything is written.
         KeyboardInterrupt: after `last/` was saved.
     """
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists already: add --resume to go on with it, or name another --out")
     if resume:
         _same_recipe(recipe, out)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        saved = (out / "last" / "state.json").is_file()
+        mend = "add --resume to go on with it, or" if saved else "it holds no saved training:"
+        raise DataError(f"{out}: exists already: {mend} name another --out, or delete it")
     dataset = datasets.load(data)
     accelerator = Accelerator(mixed_precision=recipe.train.precision)
     rank, world = accelerator.process_index, accelerator.num_processes

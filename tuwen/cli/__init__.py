@@ -63,6 +63,10 @@ def run(arguments: list[str]) -> int:
     except USAGE as error:
         error.show()  # type: ignore[attr-defined]
         return 2
+    except SystemExit as exit_:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click's mark of a broken pipe
+            return 0
+        return exit_.code if isinstance(exit_.code, int) else 1
     except BrokenPipeError:  # `tuwen search ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

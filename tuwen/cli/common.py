@@ -9,7 +9,15 @@ from rich.console import Console
 
 from tuwen import __version__
 
-out = Console(highlight=False, soft_wrap=True)
+
+class Pipe(Console):
+    """A console whose reader may go away (`| head`): that is no error."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+out = Pipe(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from tuwen.cli.common import envelope, print_json, say, warn
+from tuwen.errors import DataError
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
@@ -59,32 +60,35 @@ def evaluate(
     from tuwen.evaluate import score
     from tuwen.files import write_atomic
 
+    if json is not None and not json.parent.is_dir():
+        raise DataError(f"{json}: there is no folder {json.parent}")
     pipeline = pipelines.load(model)
     result = score(pipeline, datasets.load(data), split, lang, folds)
+    left_out = result["machine_text"]
+    warnings = [f"{left_out} captions written by a tool are left out: scores count human text"] if left_out else []
     if json is not None:
-        write_atomic(json, envelope(result) + "\n")
-    if result["machine_text"]:
-        warn(f"{result['machine_text']} captions written by a tool are left out: scores count human text")
+        write_atomic(json, envelope(result, warnings) + "\n")
+    for warning in warnings:
+        warn(warning)
     say(_table(f"{result['model']} on {result['data']}, split {split}, {result['n']} pictures", result))
     shown = {key: value for key, value in result["protocol"].items() if value not in (None, {}, "")}
     say("[dim]" + "; ".join(f"{key} {value}" for key, value in shown.items()) + "[/dim]")
 
 
 def _table(title: str, result: dict[str, Any]) -> Table:
+    """One row a score, one column a language, with its 95% interval."""
     table = Table(title=title, title_justify="left")
-    table.add_column("captions")
-    for name in (*RECALLS, "rsum", "i2t_medr", "t2i_medr"):
-        table.add_column(name, justify="right")
-    rows = {**result["per_language"]} if len(result["per_language"]) > 1 else {}
-    for name, metrics in {
-        **rows,
-        "all" if rows else next(iter(result["per_language"])): result["metrics"],
-    }.items():
-        intervals = result.get("intervals", {}).get(name, {})
+    table.add_column("score", no_wrap=True)
+    columns = dict(result["per_language"])
+    if len(columns) > 1:
+        columns["all"] = result["metrics"]
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for key in (*RECALLS, "rsum", "i2t_medr", "t2i_medr"):
         cells = []
-        for key in (*RECALLS, "rsum", "i2t_medr", "t2i_medr"):
-            low, high = intervals.get(key, (None, None))
-            spread = f" [dim]{low:.0f}-{high:.0f}[/dim]" if low is not None and high is not None else ""
+        for name, metrics in columns.items():
+            low, high = result.get("intervals", {}).get(name, {}).get(key, (None, None))
+            spread = f" [dim]{low:4.1f} to {high:4.1f}[/dim]" if low is not None and high is not None else ""
             cells.append(f"{metrics[key]:.1f}{spread}")
-        table.add_row(name, *cells)
+        table.add_row(key, *cells)
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuwen import checkpoint
+from tuwen.errors import ModelError
 from tuwen.pipelines.embedder import Embedder, Vectors
 from tuwen.pipelines.fetch import OFFERS
 from tuwen.pipelines.hub import HubEmbedder
@@ -28,10 +29,15 @@ def load(name: str = "retrieval", device: str | None = None) -> Embedder:
     """
     if name.startswith(HUB) or (name in OFFERS and not Path(name).exists()):
         return HubEmbedder(name.removeprefix(HUB), device)
-    device = device or _default_device()
+    name, device = str(name), device or _default_device()
     folder = checkpoint.find_run(name)
     config = checkpoint.read_config(folder, task="retrieval")
-    return Retrieval(folder, config, device)
+    try:
+        return Retrieval(folder, config, device)
+    except KeyError as error:
+        raise ModelError(
+            f"{folder}/config.json: no {error}: the run is damaged or of another version, train again"
+        ) from None
 
 
 def _default_device() -> str:

@@ -36,6 +36,8 @@ class Retrieval:
     task = "retrieval"
 
     def __init__(self, folder: Path, config: dict[str, Any], device: str = "cpu") -> None:
+        if not (folder / checkpoint.WEIGHTS).is_file():
+            raise ModelError(f"{folder}: no {checkpoint.WEIGHTS}: the training saved none, go on with --resume")
         self.folder, self.config, self.device = folder, config, device
         self.name = config.get("name") or folder.name
         self.dim: int = config["model"]["width"]
@@ -66,6 +68,8 @@ class Retrieval:
             raise ModelError(
                 f"{self.folder}: trained on a feature matrix, so it can't look at pictures: use embed_features"
             )
+        if isinstance(pictures, str | Path):
+            raise ModelError("embed_images takes a list of pictures, not one path: write [path]")
         blocks = [self.embed_pixels(pixels) for pixels in decode(pictures, self.size, self.view)]
         return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), np.float32)
 
@@ -84,6 +88,8 @@ class Retrieval:
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Sentences -> (n, d), unit length."""
+        if isinstance(texts, str):
+            raise ModelError("embed_texts takes a list of sentences, not one string: write [text]")
         framed, length = self.config["framed"], self.config["max_tokens"]
         out = np.zeros((len(texts), self.dim), np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike lengths waste no padding
@@ -100,7 +106,12 @@ class Retrieval:
     def about(self) -> dict[str, Any]:
         """What its scores' protocol must name."""
         config = self.config
-        return {"tower": config["tower"]["name"], "pretrained": config["pretrained"], "seed": config["seed"]}
+        return {
+            "tower": config["tower"]["name"],
+            "pretrained": config["pretrained"],
+            "seed": config["seed"],
+            "tokeniser": f"{self.tokenizer.kind}, {self.tokenizer.size} ids",
+        }
 
     @property
     def model(self) -> DualEncoder:

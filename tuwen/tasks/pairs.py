@@ -112,7 +112,7 @@ def read_captions(
             spoken.append(caption.lang)
     if not texts:
         raise DataError(
-            f"{dataset.folder}: no human caption{f' in {langs}' if langs else ''} to learn from or to score"
+            f"{dataset.folder}: no human caption{f' in {langs}' if langs else ''} to learn from: import some"
         )
     return texts, np.array(owner, dtype=np.int64), np.array(spoken)
 
