@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tuwen import features, images
-from tuwen.errors import DataError, ModelError, PictureError
+from tuwen.errors import DataError, GraphError, PictureError
 from tuwen.features import extract, from_matrix
 from tuwen.images import View
 from tuwen.towers import Body, Tower, build_tower
@@ -105,7 +105,7 @@ def test_through_torch_where_no_graph_can_be_made(
     tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any) -> None:
-        raise ModelError("no graph")
+        raise GraphError("no graph")
 
     monkeypatch.setattr("tuwen.graphs.session", refuse)
     for kind in ("grid", "pooled"):

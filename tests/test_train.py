@@ -230,7 +230,7 @@ def test_bad_data_writes_nothing(make_toy: Make, tmp_path: Path) -> None:
     only = make_toy(6, splits=("train",))
     with pytest.raises(DataError, match="no split 'val'"):
         train.fit(recipe(), only, tmp_path / "run")
-    with pytest.raises(DataError, match="no features named"):
+    with pytest.raises(DataError, match="no features 'none'"):
         train.fit(recipe(model__image={"tower": "features:none"}), make_toy(name="b"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -75,6 +76,7 @@ def fit(recipe: Recipe, data: Path, out: Path, *, resume: bool = False, cache: P
         mend = "add --resume to go on with it, or" if saved else "it holds no saved training:"
         raise DataError(f"{out}: exists already: {mend} name another --out, or delete it")
     dataset = datasets.load(data)
+    AcceleratorState._reset_state()  # one process may train twice, with another precision
     accelerator = Accelerator(mixed_precision=recipe.train.precision)
     rank, world = accelerator.process_index, accelerator.num_processes
     with accelerator.main_process_first():  # one process extracts the features, the others find them cached

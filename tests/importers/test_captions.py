@@ -90,6 +90,43 @@ def test_flickr8k_csv(tmp_path, paint, put, rows, text):
     assert [rows()[name]["captions"] for name in ("a.jpg", "b.jpg")] == [["A dog", "A dog, brown"], ["A cat, asleep"]]
 
 
+ODD = ("a dog, running.jpg", "caf\u00e9 #1.jpg", "狗 2.jpg", "plain.jpg")
+
+
+@pytest.mark.parametrize("format", ["flickr8k", "flickr8k-cn"])
+def test_split_lists_of_names_with_spaces_commas_and_signs(tmp_path, paint, put, format):
+    paint("src/Images", *ODD)
+    name = "Flickr8k.token.txt" if format == "flickr8k" else "flickr8kzhc.caption.txt"
+    put(f"src/{name}", "".join(f"{picture}#0\tA dog\n" for picture in ODD))
+    put("src/Flickr_8k.trainImages.txt", "a dog, running.jpg\ncafe\u0301 #1.jpg\n")  # é as two signs
+    put("src/Flickr_8k.testImages.txt", "狗 2.jpg\n")
+    report = run_import(format, tmp_path / "src", tmp_path / "data")
+    assert (report.added, report.splits) == (3, {"train": 2, "test": 1})
+    assert report.skipped == [{"why": "in none of the lists of splits", "count": 1, "examples": ["plain.jpg"]}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.jpg\tA dog\n",
+        "a.jpg#0 A dog\n",
+        "a.jpg#zhc#0\n",
+        "image,caption\na.jpg,A dog\n",
+        "a.jpg|A dog\n",
+        "image_name| comment_number| comment\n",
+    ],
+)
+def test_captions_named_like_a_split_list_are_told_apart(tmp_path, paint, put, text):
+    paint("src/Images", "a.jpg", "b.jpg")
+    put("src/Flickr8k.token.txt", "a.jpg#0\tA dog\nb.jpg#0\tA cat\n")
+    put("src/train.txt", text)
+    report = run_import("flickr8k", tmp_path / "src", tmp_path / "data")
+    assert (report.added, report.splits) == (2, {})
+    assert [(item["why"][:27], item["examples"]) for item in report.skipped] == [
+        ("named like a list of a spli", ["train.txt"])
+    ]
+
+
 def test_flickr8k_cn_joins_the_english_captions(tmp_path, paint, put, rows):
     images = paint("src/images", "a.jpg", "b.jpg")
     run_import("karpathy", put("src/dataset.json", karpathy("a.jpg", "b.jpg")), tmp_path / "data", images)
@@ -124,6 +161,48 @@ def test_coco_parts_in_one_folder(tmp_path, paint, put, rows):
         "caption of a picture that is not listed",
     ]
     assert rows()["000000000001.jpg"]["id"] == "1"
+
+
+@pytest.mark.parametrize("images", [None, "coco", "coco/val2017"])
+def test_coco_parts_that_share_a_file_name(tmp_path, paint, put, images):
+    for part in ("train2017", "val2017"):
+        paint("coco", f"{part}/1.jpg", f"{part}/2-{part}.jpg")
+    for at, part in enumerate(("train2017", "val2017")):
+        put(f"coco/annotations/captions_{part}.json", coco((10 + at, "1.jpg"), (20 + at, f"2-{part}.jpg")))
+    folder = tmp_path / images if images else None
+    report = run_import("coco", tmp_path / "coco", tmp_path / "data", folder)
+    loaded = dataset.load(tmp_path / "data")
+    found = {(p.split, loaded.path(p).parent.name, p.id): [c.text for c in p.captions] for p in loaded.pictures}
+    whole = {
+        ("train", "train2017", "10"): ["About 10"],
+        ("train", "train2017", "20"): ["About 20"],
+        ("val", "val2017", "11"): ["About 11"],
+        ("val", "val2017", "21"): ["About 21"],
+    }
+    if images == "coco/val2017":  # the pictures of train are not there: none of val is taken for them
+        whole = {key: texts for key, texts in whole.items() if key[0] == "val"}
+        assert report.skipped[0]["examples"] == ["train2017/1.jpg", "2-train2017.jpg"]
+    assert found == whole
+
+
+def test_one_part_of_coco_is_sought_in_its_own_folder(tmp_path, paint, put):
+    paint("coco", "train2017/1.jpg", "val2017/1.jpg")
+    run_import("coco", put("coco/annotations/captions_val2017.json", coco((1, "1.jpg"))), tmp_path / "data")
+    loaded = dataset.load(tmp_path / "data")
+    assert [loaded.path(p).parent.name for p in loaded.pictures] == ["val2017"]
+
+
+def test_coco_names_that_no_part_tells_apart_are_reported(tmp_path, paint, put, rows):
+    images = paint("pool", "1.jpg")
+    put("notes/captions_a.json", coco((1, "1.jpg"), (2, "1.jpg")))
+    put("notes/captions_train2017.json", coco((3, "1.jpg")))
+    report = run_import("coco", tmp_path / "notes", tmp_path / "data", images)
+    assert rows()["1.jpg"]["captions"] == ["About 1", "About 2"]
+    assert {item["why"]: item["examples"] for item in report.skipped} == {
+        "another id of a file_name of the same part (its captions are joined)": ["1.jpg (id 2)"],
+        "file_name of another picture, and no part (train2017, ...) tells them apart": ["1.jpg"],
+        "caption of a picture that is left out": ["captions_train2017.json: annotations[0]"],
+    }
 
 
 def test_coco_of_boxes_is_told_apart(tmp_path, paint, put):

@@ -124,6 +124,17 @@ def test_folder(tmp_path, paint, put, rows):
         run_import("folder", src / "a.jpg", tmp_path / "x")
 
 
+@pytest.mark.parametrize("format", ["folder", "text-pairs"])
+def test_a_link_that_leads_nowhere_is_reported(tmp_path, paint, put, rows, format):
+    src = paint("album", "a.jpg")
+    put("album/a.txt", "A dog\n")
+    (src / "gone.jpg").symlink_to(tmp_path / "none.jpg")
+    (src / "linked.jpg").symlink_to(src / "a.jpg")
+    report = run_import(format, src, tmp_path / "data")
+    assert {"why": "a link to a file that is missing", "count": 1, "examples": ["gone.jpg"]} in report.skipped
+    assert set(rows()) == ({"a.jpg", "linked.jpg"} if format == "folder" else {"a.jpg"})
+
+
 def test_folder_of_splits_into_itself(tmp_path, paint, rows):
     src = paint("album", "train/a.jpg", "validation/b.jpg", "c.jpg")
     assert run_import("folder", src, src).splits == {"train": 1, "val": 1}
@@ -158,6 +169,26 @@ def test_our_own_rows_through_imagefolder(tmp_path, paint, put, rows):
     }
 
 
+def test_columns_of_structure_survive(tmp_path, paint, put, rows):
+    paint("hf", "a.jpg")
+    kept = {
+        "scene": {"shapes": [{"kind": "circle", "at": [1, 2]}], "seed": 3},
+        "objects": [{"bbox": [0, 0, 1, 1]}],
+        "caption_boxes": [[0, 1]],
+        "key": "x1",
+        "answers": ["to no question"],
+    }
+    lost = {"root": "r", "regions": "r.npz", "features": {"resnet": 3}, "qa": ["no question"]}
+    put("hf/metadata.jsonl", {"file_name": "a.jpg", "text": "A dog", **kept, **lost})
+    report = run_import("huggingface", tmp_path / "hf", tmp_path / "data")
+    assert {item["why"].split("'")[1]: item["examples"] for item in report.skipped} == {key: ["a.jpg"] for key in lost}
+    for folder in ("data", "again"):
+        found = rows(tmp_path / folder)["a.jpg"]
+        assert {key: found[key] for key in kept} == kept
+        assert found["captions"] == ["A dog"]
+        dataset.save(dataset.load(tmp_path / "data"), tmp_path / "again")
+
+
 def jpeg(seed: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)).save(out, "JPEG")
@@ -179,6 +210,29 @@ def test_parquet_shards(tmp_path, rows):
     loaded = dataset.load(tmp_path / "data")
     assert [loaded.path(p).read_bytes() for p in loaded.pictures] == [jpeg(0), jpeg(1)]
     assert run_import("huggingface", tmp_path / "hf", tmp_path / "data").captions_added == 0
+
+
+def test_columns_of_parquet_that_cannot_be_kept_are_reported(tmp_path, rows):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pictures = [{"bytes": jpeg(0), "path": "0.jpg"}] * 2
+    table = {
+        "image": pictures,
+        "caption": ["One", "Two"],
+        "raw_bytes": [b"1", None],
+        "boxes": [[1, 2]] * 2,
+        "n": [1, 2],
+    }
+    (tmp_path / "hf").mkdir()
+    pq.write_table(pa.table(table), tmp_path / "hf" / "train.parquet")
+    report = run_import("huggingface", tmp_path / "hf", tmp_path / "data")
+    [row] = rows().values()
+    assert (row["captions"], row["boxes"], row["n"], "raw_bytes" in row) == (["One", "Two"], [1, 2], 1, False)
+    assert {item["why"]: item["count"] for item in report.skipped} == {
+        "column 'raw_bytes' is not kept: a bytes that JSON has no form for": 1,
+        "column 'n' differs between rows of one picture (the first is kept)": 1,
+    }
 
 
 def test_save_to_disk(tmp_path, paint, rows):

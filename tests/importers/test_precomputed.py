@@ -104,13 +104,17 @@ def test_what_is_refused(tmp_path, put):
     np.save(tmp_path / "flat.npy", np.ones(4))
     torch.save({"a": torch.ones(2, 2), "b": torch.ones(2, 2)}, tmp_path / "two.pth")
     put("text.npy", "not a matrix")
+    put("x.jpg", b"\xff\xd8\xff\xe0 JFIF")
+    put("x.pth", b"\xff\xd8\xff\xe0 JFIF")
     refused = {
         "f": "4 rows, but 2 captions",
         "objects.npy": "pickled",
         "evil.pth": "pickled",
         "flat.npy": "shape",
         "two.pth": "2 tensors",
-        "text.npy": "not a plain matrix",
+        "text.npy": "no .npy or .pth matrix",
+        "x.jpg": "no .npy or .pth matrix; name one as SRC",
+        "x.pth": "no .npy or .pth matrix",
     }
     for name, why in refused.items():
         with pytest.raises(DataError, match=why) as error:

@@ -7,9 +7,13 @@ beside (Hodosh et al. 2013). CSV: `image,caption` with a header; Flickr30k's `re
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath
 
+from tuwen.images import SUFFIXES
 from tuwen.importers.common import (
+    CAPTION_KEYS,
+    FILE_KEYS,
     Imported,
     ImportOptions,
     Rows,
@@ -22,7 +26,9 @@ from tuwen.importers.common import (
 )
 from tuwen.importers.locate import guess_folders
 
-TOKEN = re.compile(r"(?P<name>[^,|\t]+?\.\w{2,5}(?:\.\d+)?)#\d+(?:\s+(?P<text>.*))?")
+TOKEN = re.compile(  # a comma or a bar may be of the name where a tab ends it: else the line is of a CSV
+    r"(?=[^\t]+#\d+\t|[^,|\t]+#\d)(?P<name>[^\t]+?\.\w{2,5}(?:\.\d+)?)#\d+(?:\s+(?P<text>.*))?"
+)
 LISTS = re.compile(r"(?:flickr.*)?(train|dev|val|test)(?:[-_]?images)?\.txt", re.IGNORECASE)
 NAMES = (
     r"flickr[-_]?\d+k\.token(?:\.txt)?",
@@ -46,7 +52,7 @@ def read_flickr8k(src: Path, options: ImportOptions) -> Imported:
                 rows.add(found["name"], [sentence(found["text"] or "")])
     elif lines:
         _read_csv(path, rows)
-    split_by_lists(rows, path.parent)
+    split_by_lists(rows, path)
     return Imported(guess_name(path), rows.pictures, guess_folders(path.parent), rows.skipped)
 
 
@@ -63,22 +69,25 @@ def _read_csv(path: Path, rows: Rows) -> None:
         rows.add(row[0], [sentence(", ".join(row[start:]))])  # a comma within a caption, not quoted
 
 
-def split_by_lists(rows: Rows, folder: Path) -> None:
+def split_by_lists(rows: Rows, captions: Path) -> None:
     """Take splits from lists of names beside the captions. Pictures in no list are left out, as their makers do.
 
     (Flickr8k came with 8,091 pictures and lists 8,000: to draw the rest into splits would change a known test.)
     """
-    listed: dict[str, str] = {}
+    folder, listed = captions.parent, dict[str, str]()
     for parent in dict.fromkeys(
         (folder, *sorted(p for p in folder.iterdir() if p.is_dir() and "text" in p.name.lower()))
     ):
         for path in sorted(parent.iterdir()):
             named = LISTS.fullmatch(path.name)
             split = split_name(named[1].lower()) if named else None
-            if split is not None and path.is_file():
-                lines = [line.strip() for _, line in read_lines(path)]
-                if not any(re.search(r"[#\s,]", line) for line in lines[:50]):  # names alone: else it is a caption file
-                    listed.update({_stem(line): split for line in lines})
+            if split is None or path == captions or not path.is_file():
+                continue
+            lines = [line.strip() for _, line in read_lines(path)]
+            if holds_captions(lines):
+                rows.skipped.add("named like a list of a split, but with captions or columns in it", path.name)
+            else:
+                listed.update({_stem(line): split for line in lines})
     if not listed:
         return
     for picture in rows.pictures:
@@ -87,8 +96,24 @@ def split_by_lists(rows: Rows, folder: Path) -> None:
             rows.drop(picture, "in none of the lists of splits")
 
 
+def holds_captions(lines: list[str]) -> bool:
+    """Whether these lines are captions, by a tab, `#NUMBER` or a CSV's first line; names may hold spaces and commas."""
+    if any("\t" in line or (re.search(r"#\d+(?:\s|$)", line) and not _is_name(line)) for line in lines):
+        return True
+    cells = [cell.strip(' "').lower() for cell in re.split("[,|;]", lines[0])] if lines else []
+    if len(cells) < 2 or _is_name(lines[0]):
+        return False
+    said = any(cell in CAPTION_KEYS or "caption" in cell for cell in cells[1:])
+    return (cells[0] in FILE_KEYS and said) or any(map(_is_name, cells[:-1]))
+
+
+def _is_name(line: str) -> bool:
+    return PurePosixPath(line.lower()).suffix in SUFFIXES
+
+
 def _stem(name: str) -> str:
-    return re.sub(r"\.(?:jpe?g|png)$", "", PurePosixPath(name).name, flags=re.IGNORECASE)
+    name = unicodedata.normalize("NFC", PurePosixPath(name).name)  # é may be one sign in the one file, two in the other
+    return re.sub(r"\.(?:jpe?g|png)$", "", name, flags=re.IGNORECASE)
 
 
 def guess_name(path: Path) -> str:

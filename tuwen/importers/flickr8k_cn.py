@@ -29,5 +29,5 @@ def read_flickr8k_cn(src: Path, options: ImportOptions) -> Imported:
         source = "human" if tag in ("zhc", "zht", "enc", "en", "zh") else f"model:{tag}"
         rows.add(found["name"].strip(), [sentence(found["text"] or "", source=source)])
     need(read, path, "lines such as NAME.jpg#zhc#0 text")
-    split_by_lists(rows, path.parent)
+    split_by_lists(rows, path)
     return Imported(f"{guess_name(path)}-cn", rows.pictures, guess_folders(path.parent), rows.skipped)

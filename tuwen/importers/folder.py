@@ -11,6 +11,7 @@ from tuwen.images import SUFFIXES
 from tuwen.importers.common import Imported, ImportOptions, Rows, guess_split
 
 UNSEEN = frozenset({"thumbs.db", "desktop.ini", "metadata.jsonl", "dataset.json"})
+MISSING = "a link to a file that is missing"
 
 
 def read_folder(src: Path, options: ImportOptions) -> Imported:
@@ -19,7 +20,9 @@ def read_folder(src: Path, options: ImportOptions) -> Imported:
         raise DataError(f"{src}: not a folder; FORMAT 'folder' takes a folder of pictures")
     rows, splits = Rows(), split_folders(src)
     for name in walk(src, options.dest):
-        if Path(name).suffix.lower() in SUFFIXES:
+        if is_missing(src / name):
+            rows.skipped.add(MISSING, name)
+        elif Path(name).suffix.lower() in SUFFIXES:
             rows.add(name, split=splits.get(name.split("/")[0]))
         else:
             rows.skipped.add("not a picture", name)
@@ -36,6 +39,11 @@ def walk(src: Path, leave: Path | None = None) -> Iterator[str]:
         for file in sorted(files):
             if not file.startswith(".") and file.lower() not in UNSEEN:
                 yield (Path(here) / file).relative_to(src).as_posix()
+
+
+def is_missing(path: Path) -> bool:
+    """Whether a listed file is a link that leads nowhere."""
+    return path.is_symlink() and not path.exists()
 
 
 def split_folders(src: Path) -> dict[str, str]:

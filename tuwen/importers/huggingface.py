@@ -7,6 +7,7 @@ set, under the hash of their bytes: there is no file to point at.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from io import BytesIO
@@ -69,7 +70,7 @@ def _read_imagefolder(folder: Path, tables: list[Path], options: ImportOptions) 
                 rows.skipped.add("no file_name", f"{path.relative_to(folder)}:{number}")
                 continue
             name = f"{below}/{row.pop(key)}".removeprefix("./")
-            captions = [caption for column in _caption_columns(row) for caption in read_captions(row.pop(column))]
+            captions = _take_captions(row)
             split = row.pop("split", None) or guess_split(name.rpartition("/")[0])
             _fill(rows, rows.add(name, captions, split=split_name(split)), row)
     return Imported(folder.absolute().name, rows.pictures, [options.images or folder.absolute()], rows.skipped)
@@ -124,7 +125,7 @@ def _read_tables(folder: Path, tables: Iterable[tuple[str | None, Iterable[Row]]
             if name.startswith("no "):
                 rows.skipped.add(name, where)
                 continue
-            captions = [caption for key in _caption_columns(row) for caption in read_captions(row.pop(key))]
+            captions = _take_captions(row)
             own = split_name(row.pop("split", None)) or split_name(split)
             _gather(rows, name, captions, own, row)
     return Imported(folder.absolute().name, rows.pictures, skipped=rows.skipped, made=True)
@@ -162,26 +163,49 @@ def _place(value: Row, options: ImportOptions) -> str:
     return name
 
 
-def _caption_columns(row: Row) -> list[str]:
-    return [key for key in row if CAPTION.fullmatch(key.lower()) and isinstance(row[key], (str, list, dict))]
+def _take_captions(row: Row) -> list[Caption]:
+    """The captions of a row, whose columns leave it; one that is named so but holds none stays."""
+    captions: list[Caption] = []
+    for key in [key for key in row if CAPTION.fullmatch(key.lower()) and isinstance(row[key], (str, list, dict))]:
+        found = list(read_captions(row[key]))
+        if found or not row[key]:
+            del row[key]
+        captions += found
+    return captions
 
 
 def _fill(rows: Rows, picture: Picture, row: Row) -> None:
-    """Questions, `id`, `group` and regions of a row; its other plain columns are kept as they are."""
-    question = row.pop("question", None)
-    answers = row.pop("answers", None) or row.pop("answer", None)
-    if isinstance(question, str):
+    """Questions, `id` and `group` of a row; its other columns are kept as they are, or reported."""
+    if isinstance(row.get("question"), str):
+        question, number = row.pop("question"), row.pop("question_id", None)
+        answers = row.pop("answers", None) or row.pop("answer", None)
         answers = answers if isinstance(answers, list) else [answers] if answers is not None else []
-        number = row.pop("question_id", None)
         said = [str(item.get("answer", "")) if isinstance(item, dict) else str(item) for item in answers]
         rows.ask(picture, question, said, id=str(number) if number is not None else None)
-    for item in row.pop("qa", None) or []:
-        if isinstance(item, dict) and isinstance(item.get("question"), str):
-            rows.ask(picture, **{**item, "answers": item.get("answers") or []})
+    if isinstance(row.get("qa"), list):
+        for item in row.pop("qa"):
+            if isinstance(item, dict) and isinstance(item.get("question"), str):
+                rows.ask(picture, **{**item, "answers": item.get("answers") or []})
+            else:
+                rows.skipped.add("an item of column 'qa' without a question", picture.file_name)
     for key in ("id", "group"):
         value = row.pop(key, None)
         if getattr(picture, key) is None and value is not None:
             setattr(picture, key, str(value))
     for key, value in row.items():
-        if isinstance(value, (str, int, float, bool)) and key not in Picture.model_fields:
-            setattr(picture, key, value)
+        if value is not None and (why := _keep(picture, key, value)):
+            rows.skipped.add(f"column '{key}' {why}", picture.file_name)
+
+
+def _keep(picture: Picture, key: str, value: Any) -> str | None:
+    """Keep a column as an unknown key of the row; else say why not."""
+    kept = picture.model_extra
+    if kept is None or key in Picture.model_fields or key == "features":  # `features`: numbers of rows in a matrix
+        return "is not kept: the name has a meaning of its own in a data set"
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return f"is not kept: a {type(value).__name__} that JSON has no form for"
+    if kept.setdefault(key, value) != value:
+        return "differs between rows of one picture (the first is kept)"
+    return None

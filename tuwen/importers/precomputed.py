@@ -110,6 +110,7 @@ def _repeats(matrix: Matrix) -> bool:
 
 def _read_matrix(path: Path) -> tuple[Matrix, list[str]]:
     """A matrix (n, ...) and, where the file names them, its pictures."""
+    _check_kind(path)
     try:
         if path.suffix.lower() == ".npy":
             matrix: Matrix = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -126,6 +127,19 @@ def _read_matrix(path: Path) -> tuple[Matrix, list[str]]:
     if matrix.ndim < 2 or not len(matrix) or matrix.dtype.kind not in "fiu":
         raise DataError(f"{path}: {matrix.dtype} of shape {matrix.shape}, where numbers (pictures, width) are due")
     return matrix, names
+
+
+def _check_kind(path: Path) -> None:
+    """DataError where neither the name nor the first bytes are those of a matrix (numpy's, or a zip or pickle)."""
+    starts = {".npy": (b"\x93NUMPY",), ".pth": (b"PK", b"\x80"), ".pt": (b"PK", b"\x80")}.get(path.suffix.lower())
+    if starts is not None:
+        try:
+            with path.open("rb") as file:
+                head = file.read(6)
+        except OSError as error:
+            raise DataError(f"{path}: can't be read ({error.strerror or error})") from None
+    if starts is None or not head.startswith(starts):
+        raise DataError(f"{path}: no .npy or .pth matrix; name one as SRC")
 
 
 def _read_pth(path: Path) -> tuple[Matrix, list[str]]:

@@ -25,7 +25,7 @@ from tuwen.importers.common import (
     sentence,
     split_name,
 )
-from tuwen.importers.folder import split_folders, walk
+from tuwen.importers.folder import MISSING, is_missing, split_folders, walk
 from tuwen.importers.locate import guess_folders
 
 TABLES = (r"[^/]*\.tsv|[^/]*\.csv|[^/]*\.jsonl?", r"(?:captions?|pairs?|labels?|results|token)[^/]*\.txt")
@@ -115,6 +115,9 @@ def _read_sidecars(src: Path, options: ImportOptions) -> Imported:
     texts = {PurePosixPath(name).with_suffix("").as_posix(): name for name in names if name.lower().endswith(".txt")}
     for name in names:
         if PurePosixPath(name.lower()).suffix not in SUFFIXES:
+            continue
+        if is_missing(src / name):
+            rows.skipped.add(MISSING, name)
             continue
         text = texts.pop(PurePosixPath(name).with_suffix("").as_posix(), None)
         if text is None:
