@@ -186,7 +186,7 @@ def test_killed_in_the_middle_of_a_save_it_resumes(make_toy: Make, tmp_path: Pat
 
 
 def _worker(rank: int, folder: str, world: int) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "TUWEN_CACHE": f"{folder}/cache"}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import signal
 import subprocess
@@ -76,8 +77,7 @@ def fit(recipe: Recipe, data: Path, out: Path, *, resume: bool = False, cache: P
         mend = "add --resume to go on with it, or" if saved else "it holds no saved training:"
         raise DataError(f"{out}: exists already: {mend} name another --out, or delete it")
     dataset = datasets.load(data)
-    AcceleratorState._reset_state()  # one process may train twice, with another precision
-    accelerator = Accelerator(mixed_precision=recipe.train.precision)
+    accelerator = start_accelerator(recipe.train.precision)
     rank, world = accelerator.process_index, accelerator.num_processes
     with accelerator.main_process_first():  # one process extracts the features, the others find them cached
         task = start_task(recipe, dataset, cache, rank, world)
@@ -89,6 +89,23 @@ def fit(recipe: Recipe, data: Path, out: Path, *, resume: bool = False, cache: P
     with asked_to_stop() as stop:
         run.train(stop)
     return run.summary()
+
+
+def start_accelerator(precision: str) -> Accelerator:
+    """The processes of this training, as `torchrun` started them.
+
+    Raises:
+        ConfigError: accelerate joins fewer processes than were started; each would train alone, over the others.
+    """
+    AcceleratorState._reset_state()  # one process may train twice, with another precision
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    accelerator = Accelerator(mixed_precision=precision, cpu=not gpu)
+    wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != wanted:
+        raise ConfigError(
+            f"{wanted} processes were started, but accelerate joins {accelerator.num_processes}: use torchrun"
+        )
+    return accelerator
 
 
 class Run:
