@@ -14,7 +14,6 @@ from tuwen import card, checkpoint, dataset, evaluate, pipelines
 from tuwen.files import write_atomic
 
 LIMIT = 25_000_000  # bytes a model
-SCORE_KEYS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 
 def main() -> None:
@@ -40,7 +39,8 @@ def main() -> None:
         if split in data.splits():
             summary[split] = evaluate.score(pipeline, data, split)
             for lang, metrics in summary[split]["per_language"].items():
-                print(split, lang, " ".join(f"{key} {metrics[key]:.1f}" for key in SCORE_KEYS))
+                told = (f"{key} {value:.1f}" for key, value in metrics.items() if value is not None)
+                print(split, lang, " ".join(told))
     write_atomic(out / "README.md", card.write(out, data, summary))
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {size / 1e6:.2f} MB")

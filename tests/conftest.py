@@ -18,6 +18,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """No test reads or writes the user's cache, and none finds a model hub."""
     monkeypatch.setenv("TUWEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # METEOR starts a Java machine of a gigabyte; its own tests import it before this and are not touched.
+    monkeypatch.setattr("tuwen.metrics.captioning.meteor", lambda candidates, references: None)
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from fake_describer import FakeDescriber
 from fake_embedder import FakeEmbedder, draw_many
 from test_report import read
 from typer.testing import CliRunner
 
 import tuwen.pipelines
-from tuwen import demo
+from tuwen import checkpoint, demo
 from tuwen.cli import demo as commands
 from tuwen.errors import DataError
 from tuwen.records import guess_language
@@ -83,11 +84,38 @@ def test_own_pictures_and_a_newer_model(tmp_path: Path) -> None:
     assert demo.run_demo(FakeEmbedder(), tmp_path / "demo", tmp_path / "other")["pictures"] == 3
 
 
+def test_the_first_pictures_are_described_in_both_languages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_many(tmp_path / "mine", 14)
+    (tmp_path / "mine" / "a-broken.png").write_bytes(b"no")
+    seen = demo.run_demo(FakeEmbedder(), tmp_path / "demo", tmp_path / "mine", FakeDescriber())
+    assert [Path(row["file"]).name for row in seen["captions"]] == [f"p{n:03}.png" for n in range(12) for _ in "ez"]
+    assert [row["lang"] for row in seen["captions"]] == ["en", "zh"] * 12
+    english, chinese = (seen["captions"][n]["texts"][0]["text"] for n in (2, 3))
+    assert (english, chinese) == ("a red thing", "红色的东西")  # half red, half green: the first of the two
+    text = read(tmp_path / "demo" / "report.html").text
+    assert (text.count("a red thing"), text.count("described by colours")) == (
+        sum(row["texts"][0]["text"] == "a red thing" for row in seen["captions"]),
+        1,
+    )
+    assert (tmp_path / "demo" / "report.html").read_text().count("data:image/jpeg") == 14
+    monkeypatch.setattr(
+        tuwen.pipelines, "load", lambda name, device=None: {"captioning": FakeDescriber}.get(name, FakeEmbedder)()
+    )
+    for shipped, told in ((["captioning", "retrieval"], 12), (["retrieval"], 0)):
+        monkeypatch.setattr(checkpoint, "shipped_models", lambda shipped=shipped: shipped)
+        commands.demo(tmp_path / "mine", tmp_path / "demo", "retrieval", False)
+        assert capsys.readouterr().out.count(" thing  ·  ") == told
+    assert "Described" not in read(tmp_path / "demo" / "report.html").text
+
+
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = typer.Typer()
     commands.register(app)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tuwen.pipelines, "load", lambda name, device=None: FakeEmbedder())
+    monkeypatch.setattr(checkpoint, "shipped_models", lambda: ["retrieval"])
     draw_many(tmp_path / "mine", 3)
     told = CliRunner().invoke(app, ["demo", "mine"])
     assert told.exit_code == 0, told.exception

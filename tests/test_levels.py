@@ -10,12 +10,36 @@ import tuwen
 ROOT = Path(tuwen.__file__).parent
 LEVELS = [
     {"records", "config", "errors", "files", "progress"},
-    {"text", "layers", "losses", "metrics", "distributed"},
-    {"importers", "dataset", "check", "images", "scenes", "towers", "features", "graphs", "checkpoint", "store", "viz"},
+    {"text", "layers", "losses", "metrics", "decode", "distributed"},
+    {
+        "importers",
+        "dataset",
+        "check",
+        "images",
+        "scenes",
+        "towers",
+        "features",
+        "graphs",
+        "checkpoint",
+        "store",
+        "viz",
+        "holdout",
+    },
     {"models"},
     {"tasks"},
-    {"train", "evaluate", "pipelines", "card", "indexing", "listing", "searching"},
-    {"cli", "report", "demo", "__main__"},
+    {
+        "train",
+        "evaluate",
+        "pipelines",
+        "card",
+        "indexing",
+        "listing",
+        "searching",
+        "describing",
+        "tune",
+        "questions",
+    },
+    {"cli", "report", "gallery", "tune_page", "demo", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from tuwen import checkpoint
 from tuwen.dataset import Dataset
-
-SCORES = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum", "i2t_medr", "t2i_medr")
+from tuwen.evaluate import SHOWN
 
 
 def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
@@ -58,7 +57,9 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
 
 def score_table(result: dict[str, Any]) -> list[str]:
     """Lines of a Markdown table: one row a language, then all of them together."""
-    lines = ["| captions | " + " | ".join(SCORES) + " |", "|---" * (len(SCORES) + 1) + "|"]
-    for name, metrics in {**result["per_language"], "all": result["metrics"]}.items():
-        lines.append(f"| {name} | " + " | ".join(f"{metrics[key]:.1f}" for key in SCORES) + " |")
+    rows = {**result["per_language"], "all": result["metrics"]}
+    columns = [key for key in SHOWN[result["task"]] if result["metrics"].get(key) is not None]
+    lines = ["| captions | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, metrics in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{metrics[key]:.1f}" for key in columns) + " |")
     return lines

@@ -1,4 +1,5 @@
-"""The main job on the embedded model: photographs that come inside packages, indexed and searched in two languages."""
+"""The main job on the embedded models: photographs that come inside packages, indexed, searched in two languages and
+described."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuwen.describing import as_dict
 from tuwen.errors import DataError, StoreError
 from tuwen.indexing import describe, index_folder
 from tuwen.report import Page, Words, write_page
@@ -15,9 +17,10 @@ from tuwen.searching import Hit, search_image, search_text
 from tuwen.store import FILES, LanceStore, check_model, open_store
 
 if TYPE_CHECKING:
-    from tuwen.pipelines import Embedder
+    from tuwen.pipelines import Describer, Embedder
 
 SHOWN = 5  # hits a query
+DESCRIBED = 12  # pictures that are described: the first by their names
 LEAST = 12  # photographs that make a demo
 
 # Where the photographs lie: package, folder, file, and whose they are as the package says it.
@@ -98,8 +101,10 @@ def collect(folder: Path) -> dict[str, str]:
     return credits
 
 
-def run_demo(pipeline: Embedder, out: Path, pictures: Path | None = None) -> dict[str, Any]:
-    """Index, search in two languages and by a picture, write `report.html`; returns what was seen."""
+def run_demo(
+    pipeline: Embedder, out: Path, pictures: Path | None = None, describer: Describer | None = None
+) -> dict[str, Any]:
+    """Index, search in two languages and by a picture, describe, write `report.html`; returns what was seen."""
     credits: dict[str, str] = {}
     db, asked = out / "index", OWN
     folder = pictures or out / "pictures"
@@ -119,6 +124,8 @@ def run_demo(pipeline: Embedder, out: Path, pictures: Path | None = None) -> dic
         "index": asdict(report),
         "queries": queries,
         "like": {"file": str(like), "hits": [asdict(hit) for hit in near]},
+        "captions": _describe(describer, rows) if describer else [],
+        "describer": describer.name if describer else None,
         "threshold": dict(pipeline.threshold),
         "model": str(store.model),
         "report": str(out / "report.html"),
@@ -153,6 +160,13 @@ def _ask(store: LanceStore, pipeline: Embedder, ask: Ask, lang: str, count: int)
     }
 
 
+def _describe(describer: Describer, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best caption of each of the first pictures, in every language of the model, picture by picture."""
+    files = [Path(row["folder"], row["path"]) for row in rows[:DESCRIBED]]
+    told = [describer.caption(files, lang) for lang in describer.languages]
+    return [as_dict(one) for both in zip(*told, strict=True) for one in both]
+
+
 def tally(queries: list[dict[str, Any]], lang: str) -> tuple[int, int, int]:
     """Of one language: how often the picture meant came first, among the first three, and the number asked."""
     ranks = [query["rank"] for query in queries if query["meant"] and query["lang"] == lang]
@@ -168,7 +182,10 @@ def _page(seen: dict[str, Any], rows: list[dict[str, Any]], credits: dict[str, s
             f"{count} 张照片，全部在本机建立索引并搜索：不上传、无需标签，中英文皆可。",
         ),
         facts=[(str(count), ("photographs indexed", "张照片已索引"))],
-        footer=[f"model {seen['model']}; no-match threshold {seen['threshold'] or 'not set'}; score: cosine"],
+        footer=[
+            f"model {seen['model']}; no-match threshold {seen['threshold'] or 'not set'}; score: cosine",
+            *([f"described by {seen['describer']}"] if seen["describer"] else []),
+        ],
     )
     for lang, tongue in (("en", ("English", "英文")), ("zh", ("Chinese", "中文"))):
         first, three, asked = tally(queries, lang)
@@ -192,6 +209,8 @@ def _page(seen: dict[str, Any], rows: list[dict[str, Any]], credits: dict[str, s
     like = Path(seen["like"]["file"])
     card = {"picture": page.picture(like), "title": like.name, "lines": [], "hits": [page.hit(hit) for hit in near]}
     page.sections.append({"kind": "like", "title": ("By a picture", "以图找图"), "note": None, "cards": [card]})
+    if seen["captions"]:
+        page.sections.append(told_section(page, seen["captions"]))
     wall = [
         {
             "picture": page.picture(Path(row["folder"], row["path"])),
@@ -204,6 +223,21 @@ def _page(seen: dict[str, Any], rows: list[dict[str, Any]], credits: dict[str, s
     title = (f"What was indexed ({count})", f"索引中的照片（{count}）")
     page.sections.append({"kind": "wall", "title": title, "note": None, "pictures": wall})
     return page
+
+
+def told_section(page: Page, captions: list[dict[str, Any]]) -> dict[str, Any]:
+    """The pictures that were described, each with a line a language."""
+    lines: dict[str, list[tuple[str, str]]] = {}
+    for one in captions:
+        lines.setdefault(one["file"], []).append((one["lang"], one["texts"][0]["text"] if one["texts"] else ""))
+    cards = [{"picture": page.picture(file), "title": Path(file).name, "lines": own} for file, own in lines.items()]
+    note: Words = (
+        f"{len(cards)} pictures in the order of their names, none chosen by eye. The model says something of every "
+        "picture, and knows only what it learnt from: of other things it says what is most like them.",
+        f"按文件名排列的 {len(cards)} 张图片，未经人工挑选。"
+        "模型对任何图片都会给出描述，但只认识训练中见过的事物，对其他内容只会说出最相近的。",
+    )
+    return {"kind": "told", "title": ("Described", "自动描述"), "note": note, "cards": cards}
 
 
 def _query(page: Page, query: dict[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,19 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write beside, flush to disk, then rename: a reader sees the old file or the new one, never a part."""
+    """Write beside, flush to disk, then rename: a reader sees the old file or the new one, never a part.
+
+    A device or a pipe (`--json /dev/stdout`) is written to as it is: a rename would put a file in its place.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

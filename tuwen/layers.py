@@ -35,6 +35,11 @@ def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
     return F.normalize(widen(x), dim=-1, eps=eps)
 
 
+def silence(logits: Tensor, words: Sequence[int]) -> Tensor:
+    """`logits` (..., V) with those of `words` at minus infinity."""
+    return logits.index_fill(-1, torch.tensor(words, device=logits.device, dtype=torch.long), -torch.inf)
+
+
 # Pooling over items: (B, N, D), mask (B, N) -> (B, D)
 
 

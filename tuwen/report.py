@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tuwen.store import Model
 
 Words = tuple[str, str]  # English, Chinese
-LEADING = ("loss", "rsum", "i2t_r", "t2i_r")  # the groups of curves that are shown first
+LEADING = ("loss", "rsum", "cider", "i2t_r", "t2i_r")  # the groups of curves that are shown first
 NAMES: dict[str, Words] = {
     "loss": ("Training loss", "训练损失"),
     "lr": ("Learning rate", "学习率"),
@@ -217,6 +217,9 @@ def _scored(score: Mapping[str, Any]) -> list[tuple[str, Words]]:
                 span = f" ({low:.1f}–{high:.1f})" if low is not None else ""
                 label = f"R@1 {lang}, {way[0]}{span}, {where}", f"R@1 {lang},{way[1]}{span},{where}"
                 facts.append((f"{metrics[key]:.1f}", label))
+        for key, name in (("cider", "CIDEr"), ("bleu4", "BLEU-4")):
+            if key in metrics:
+                facts.append((f"{metrics[key]:.1f}", (f"{name} {lang}, {where}", f"{name} {lang},{where}")))
     return facts
 
 

@@ -202,6 +202,7 @@ class Run:
         if self.accelerator.is_main_process:
             scores = self.task.validate(self._judged())
             self._write({"split": "val", **scores})
+            self._show()
             state = self.state
             if scores[self.task.score] > state.best:
                 state.best, state.best_step, state.worse = scores[self.task.score], state.step, 0
@@ -237,6 +238,14 @@ class Run:
         for name, value in values.items():
             if isinstance(value, int | float):
                 self.board.add_scalar(f"{values['split']}/{name}", value, step)
+
+    def _show(self) -> None:
+        """What people watch in TensorBoard: pictures, and what the model makes of them now."""
+        for tag, value in self.task.show(self._judged()).items():
+            if isinstance(value, str):
+                self.board.add_text(tag, value, self.state.step)
+            else:
+                self.board.add_image(tag, value.numpy(), self.state.step, dataformats="HWC")
 
     # The folder ----------------------------------------------------------------------------------------------------
 

@@ -1,16 +1,24 @@
-"""Drawings for pages: thumbnails as data URIs, and curves as inline SVG that takes the page's colours."""
+"""Drawings: thumbnails as data URIs, curves as inline SVG that takes a page's colours, attention over a picture."""
 
 from __future__ import annotations
 
 import base64
+import io
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 from markupsafe import Markup, escape
+from numpy.typing import NDArray
+from PIL import ImageDraw, ImageFont
+from PIL.Image import Image
 
 from tuwen import images
 from tuwen.errors import PictureError
+from tuwen.records import HAN
 
 Point = tuple[float, float]
 Series = Mapping[str, Sequence[Point]]
@@ -18,6 +26,21 @@ Series = Mapping[str, Sequence[Point]]
 WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 26
 MOST = 300  # points a line; more are averaged in runs
+PANEL, LABEL, GAP, COLUMNS = 220, 16, 10, 6  # pixels of a panel's longer side, of its word, between; panels a row
+DARK = 0.25  # what is left of a picture where nothing is looked at
+CHINESE_FONTS = {  # files of Linux, macOS and Windows, and the face in each that has the simplified forms
+    "NotoSansCJK-Regular.ttc": 2,
+    "NotoSansSC-Regular.otf": 0,
+    "SourceHanSansSC-Regular.otf": 0,
+    "wqy-microhei.ttc": 0,
+    "wqy-zenhei.ttc": 0,
+    "DroidSansFallbackFull.ttf": 0,
+    "PingFang.ttc": 0,
+    "Hiragino Sans GB.ttc": 0,
+    "Arial Unicode.ttf": 0,
+    "msyh.ttc": 0,
+    "simhei.ttf": 0,
+}
 
 
 def thumbnail_uri(path: Path | str, side: int = 360) -> str | None:
@@ -91,3 +114,45 @@ def short(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{value:.4g}"
+
+
+def attention_sheet(picture: Image, words: Sequence[str], maps: NDArray[np.float32]) -> bytes:
+    """A PNG: the picture, then a panel a word, bright where its map is high and the word above it.
+
+    `maps` (T, h, w) lie over the whole picture. Words are numbered where no font here has their signs.
+    """
+    picture = picture.convert("RGB")
+    picture.thumbnail((PANEL, PANEL))
+    pixels = np.asarray(picture, np.float32)
+    labels, panels = ["", *words], [pixels, *(pixels * _light(one, picture.size) for one in maps)]
+    font = find_font(any(HAN.search(word) for word in words), LABEL)
+    if font is None:
+        labels, font = ["", *map(str, range(1, len(words) + 1))], ImageFont.load_default(LABEL)
+    width, height = picture.width + GAP, picture.height + GAP + LABEL + 8
+    columns = min(COLUMNS, len(panels))
+    sheet = PIL.Image.new("RGB", (columns * width + GAP, -(-len(panels) // columns) * height + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (label, panel) in enumerate(zip(labels, panels, strict=True)):
+        left, top = GAP + place % columns * width, GAP + place // columns * height
+        draw.text((left, top), label, "black", font)
+        sheet.paste(PIL.Image.fromarray(panel.round().astype(np.uint8)), (left, top + LABEL + 8))
+    out = io.BytesIO()
+    sheet.save(out, "PNG")
+    return out.getvalue()
+
+
+def find_font(han: bool, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont | None:
+    """A font for labels; with `han` one that has Chinese signs, None where this machine has none."""
+    if not han:
+        return ImageFont.load_default(size)
+    for name, face in CHINESE_FONTS.items():
+        with suppress(OSError):  # Pillow looks where this system keeps its fonts
+            return ImageFont.truetype(name, size, face)
+    return None
+
+
+def _light(weights: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """How bright each pixel stays, (H, W, 1), of a map (h, w): DARK where it is 0, 1 at its maximum."""
+    share = PIL.Image.fromarray(np.asarray(weights / max(float(weights.max()), 1e-12), np.float32))
+    smooth = np.asarray(share.resize(size, PIL.Image.Resampling.BICUBIC), np.float32).clip(0, 1)
+    return np.asarray(DARK + (1 - DARK) * smooth[..., None], np.float32)

@@ -110,8 +110,8 @@ def test_unsafe_and_foreign_models_are_refused(
     evaluate = ["eval", str(out), "--data", str(data), "--split", "val"]
     assert "no split 'test'" in error(evaluate[:-2])
     config = checkpoint.read_config(out)
-    checkpoint.write_config(out, {**config, "task": "captioning"})
-    assert "a captioning model, but retrieval is needed" in error(evaluate)
+    checkpoint.write_config(out, {**config, "task": "dreaming"})
+    assert "a dreaming model: this version knows retrieval, captioning" in error(evaluate)
     checkpoint.write_config(out, config)
     (out / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
     assert "pickle" in error(evaluate)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tuwen.errors import DataError
-from tuwen.tasks.pairs import Cached, PairBatches, Pairs
+from tuwen.tasks.pairs import PairBatches, Pairs
+from tuwen.tasks.pictures import Cached
 
 
 def pairs(n: int = 10, english: int = 5, chinese: int = 5) -> Pairs:

@@ -12,6 +12,7 @@ from tuwen.cli.common import print_json, say, warn
 from tuwen.errors import DataError
 
 TOLD = 3  # hits a line
+DESCRIBER = "captioning"
 
 
 def register(app: typer.Typer) -> None:
@@ -26,13 +27,16 @@ def demo(
     model: Annotated[str, typer.Option(help="A shipped model or a run's folder.")] = "retrieval",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Index sample photographs (or yours), search them in English, Chinese and by a picture, write a report."""
-    from tuwen import pipelines
+    """Index sample photographs (or yours), search them in two languages and by a picture, describe, write a report."""
+    from tuwen import checkpoint, pipelines
     from tuwen.demo import run_demo
 
     if pictures is not None and not pictures.is_dir():
         raise DataError(f"{pictures}: there is no such folder")
-    seen = run_demo(pipelines.load(model), out, pictures)
+    embedder = pipelines.as_embedder(pipelines.load(model))
+    shipped = DESCRIBER in checkpoint.shipped_models()
+    describer = pipelines.as_describer(pipelines.load(DESCRIBER)) if shipped else None
+    seen = run_demo(embedder, out, pictures, describer)
     if json:
         print_json(seen, seen["index"]["warnings"])
     else:
@@ -46,8 +50,10 @@ def report(
 ) -> None:
     """Write a run's page: scores, curves, examples and model card in one HTML file."""
     from tuwen.report import write_run
+    from tuwen.tune_page import write_tuned
 
-    path = write_run(run, out)
+    tuned = out is None and (run / "tune.json").is_file()
+    path = write_tuned(run) if tuned else write_run(run, out)
     if json:
         print_json({"report": str(path)})
     else:
@@ -70,6 +76,7 @@ def tell(seen: dict[str, Any]) -> None:
     like = seen["like"]
     found = ", ".join(f"{Path(hit['file']).name} {hit['score']:.3f}" for hit in like["hits"][:TOLD])
     say(Text.assemble((f"like the picture {Path(like['file']).name}", "bold"), f"\n  {found or 'no match'}\n"))
+    _tell_captions(seen["captions"])
     for lang, name in (("en", "English"), ("zh", "Chinese")):
         first, three, asked = tally(seen["queries"], lang)
         if asked:
@@ -78,6 +85,17 @@ def tell(seen: dict[str, Any]) -> None:
     say(Text(f"{empty} of {len(seen['queries'])} queries found nothing above the threshold"))
     say(Text("a web-trained model, where there is a network: tuwen models get best", "dim"))
     say(Text(f"report: {seen['report']}"))
+
+
+def _tell_captions(captions: list[dict[str, Any]]) -> None:
+    """A line a picture: its name, then what is said of it in each language."""
+    lines: dict[str, list[str]] = {}
+    for one in captions:
+        lines.setdefault(Path(one["file"]).name, []).append(one["texts"][0]["text"] if one["texts"] else "")
+    for name, texts in lines.items():
+        say(Text.assemble((name, "bold"), "  ", "  ·  ".join(texts)))
+    if lines:
+        say("")
 
 
 def _rank(query: dict[str, Any]) -> str:

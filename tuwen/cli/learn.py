@@ -11,7 +11,7 @@ from rich.table import Table
 from tuwen.cli.common import envelope, print_json, say, warn
 from tuwen.errors import DataError
 
-RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
+COUNTS = ("distinct", "vocabulary")
 
 
 def register(app: typer.Typer) -> None:
@@ -52,6 +52,13 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which rows to score.")] = "test",
     lang: Annotated[str | None, typer.Option(help="Captions of this language alone: en or zh.")] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="The mean over so many parts: 5 for COCO's 1K.")] = None,
+    beams: Annotated[
+        int | None, typer.Option(min=1, max=50, help="Width of a captioner's search; default: the model's own.")
+    ] = None,
+    visualise: Annotated[
+        int | None, typer.Option(min=1, help="Write a page of a captioner's first N pictures into --out.", metavar="N")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of the page.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
 ) -> None:
     """Score a model by the field's metrics, with intervals and protocol."""
@@ -60,10 +67,14 @@ def evaluate(
     from tuwen.evaluate import score
     from tuwen.files import write_atomic
 
+    if (visualise is None) != (out is None):
+        raise typer.BadParameter("--visualise N and --out DIR go together")
     if json is not None and not json.parent.is_dir():
         raise DataError(f"{json}: there is no folder {json.parent}")
-    pipeline = pipelines.load(model)
-    result = score(pipeline, datasets.load(data), split, lang, folds)
+    pipeline, dataset = pipelines.load(model), datasets.load(data)
+    if out is not None and pipeline.task != "captioning":
+        raise DataError(f"{pipeline.name}: --visualise is for captioning models, not {pipeline.task}: leave it out")
+    result = score(pipeline, dataset, split, lang, folds, beams)
     left_out = result["machine_text"]
     warnings = [f"{left_out} captions written by a tool are left out: scores count human text"] if left_out else []
     if json is not None:
@@ -73,10 +84,16 @@ def evaluate(
     say(_table(f"{result['model']} on {result['data']}, split {split}, {result['n']} pictures", result))
     shown = {key: value for key, value in result["protocol"].items() if value not in (None, {}, "")}
     say("[dim]" + "; ".join(f"{key} {value}" for key, value in shown.items()) + "[/dim]")
+    if visualise is not None and out is not None:
+        from tuwen.gallery import write_captions
+
+        say(str(write_captions(out, pipelines.as_describer(pipeline), dataset, split, visualise, lang, beams)))
 
 
 def _table(title: str, result: dict[str, Any]) -> Table:
     """One row a score, one column a language, with its 95% interval."""
+    from tuwen.evaluate import SHOWN
+
     table = Table(title=title, title_justify="left")
     table.add_column("score", no_wrap=True)
     columns = dict(result["per_language"])
@@ -84,11 +101,15 @@ def _table(title: str, result: dict[str, Any]) -> Table:
         columns["all"] = result["metrics"]
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    for key in (*RECALLS, "rsum", "i2t_medr", "t2i_medr"):
-        cells = []
-        for name, metrics in columns.items():
-            low, high = result.get("intervals", {}).get(name, {}).get(key, (None, None))
-            spread = f" [dim]{low:4.1f} to {high:4.1f}[/dim]" if low is not None and high is not None else ""
-            cells.append(f"{metrics[key]:.1f}{spread}")
-        table.add_row(key, *cells)
+    for key in SHOWN[result["task"]]:
+        intervals = [result.get("intervals", {}).get(name, {}).get(key) for name in columns]
+        values = [metrics[key] for metrics in columns.values()]
+        table.add_row(key, *(_cell(key, *pair) for pair in zip(values, intervals, strict=True)))
     return table
+
+
+def _cell(key: str, value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "-"
+    spread = f" [dim]{interval[0]:.1f}–{interval[1]:.1f}[/dim]" if interval else ""
+    return f"{value:.0f}" if key in COUNTS else f"{value:.1f}{spread}"

@@ -60,7 +60,7 @@ def models(
         state = "here" if row["here"] else f"about {row['megabytes']:,} MB"
         say(Text.assemble((f"tuwen models get {row['name']}", "bold"), f"   {row['about']} ({state})"))
         say(Text(f"   --model {row['model']}   licence: {row['licence']}", "dim"))
-    say("Any other CLIP, SigLIP or Chinese-CLIP of the Hugging Face hub: tuwen models get OWNER/NAME")
+    say("Any other CLIP, SigLIP, Chinese-CLIP, or captioner as BLIP, of the hub: tuwen models get OWNER/NAME")
 
 
 def get(
@@ -77,13 +77,16 @@ def get(
         raise ConfigError(f"{name} comes inside the package: use it with --model {name}")
     if not json and (offer := OFFERS.get(name)):
         say(Text(f"{name}: {offer.repo}, {offer.about}; about {offer.megabytes:,} MB; licence: {offer.licence}"))
+    from tuwen.pipelines.hub_captioner import is_captioner
+
     found = fetch(name, bars=not json and sys.stderr.isatty())
     if json:
         print_json(asdict(found))
         return
     say(Text(f"{found.model}: {len(found.files)} files, {found.bytes / 1e6:,.1f} MB; licence: {found.licence}"))
     say(Text(f"it lies in {found.folder}"))
-    say(Text(f"use it: tuwen index PICTURES --model {found.model}"))
+    what = "caption" if is_captioner(found.model.removeprefix("hf:")) else "index"
+    say(Text(f"use it: tuwen {what} PICTURES --model {found.model}"))
 
 
 def _shipped() -> list[dict[str, Any]]:

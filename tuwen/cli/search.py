@@ -69,7 +69,7 @@ def index(
     elif (Path(model) / "config.json").is_file():
         model = str(Path(model).resolve())  # `search` loads it again, from wherever it is called
     try:
-        pipeline = pipelines.load(model)
+        pipeline = pipelines.as_embedder(pipelines.load(model))
         named = pipeline.name if model.startswith("hf:") else model  # a folder's name is absolute there
         report = index_folder(pictures, db, pipeline, named)
     except KeyboardInterrupt:
@@ -160,7 +160,7 @@ def open_index(db: Path) -> tuple[LanceStore, Embedder]:
 
     store = open_store(db)
     try:
-        pipeline = pipelines.load(store.model.name)
+        pipeline = pipelines.as_embedder(pipelines.load(store.model.name))
     except ModelError as error:
         raise ModelError(f"{db}: its model {store.model} cannot be loaded: {error}") from None
     check_model(db, describe(pipeline, store.model.name))

@@ -19,7 +19,7 @@ from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
 from tuwen.pipelines.embedder import Vectors
 from tuwen.pipelines.fetch import OFFERS, find_folder, weight_files
-from tuwen.pipelines.retrieval import decode
+from tuwen.pipelines.pictures import batches
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +67,7 @@ class HubEmbedder:
         self.max_tokens = MAX_TOKENS.get(self.kind, min(config.text_config.max_position_embeddings, 512))
         self.languages = _languages(self.kind, self.tokenizer)
         self.threshold: dict[str, float] = {}
-        self.sha256 = [_weights_sha256(path) for path in weights]
+        self.sha256 = [weights_sha256(path) for path in weights]
         self.fingerprint = sha256_text(f"{self.sha256} {self.size} {norm} {self.kind}")[:16]
         self.dim = self.embed_texts(["a"]).shape[1]
 
@@ -81,7 +81,7 @@ class HubEmbedder:
 
     def embed_images(self, pictures: Iterable[Path | str | Image]) -> Vectors:
         """Paths or PIL pictures -> (n, d), unit length. Raises PictureError where one can't be read."""
-        blocks = [self.embed_pixels(pixels) for pixels in decode(pictures, self.size, self.view)]
+        blocks = [self.embed_pixels(pixels) for _, pixels in batches(pictures, self.size, self.view)]
         return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), np.float32)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
@@ -183,7 +183,7 @@ def _unit(output: Any) -> Vectors:
     return unit
 
 
-def _weights_sha256(path: Path) -> str:
+def weights_sha256(path: Path) -> str:
     """The hub's cache names a large file by its sha256, which spares reading gigabytes."""
     blob = path.resolve()
     named = blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name)

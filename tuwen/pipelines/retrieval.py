@@ -6,20 +6,19 @@ on a GPU, or where a model can't be exported, it runs the modules themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuwen import __version__, checkpoint, graphs, images
+from tuwen import __version__, checkpoint, graphs
 from tuwen.errors import GraphError, ModelError
 from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
 from tuwen.pipelines.embedder import Vectors
+from tuwen.pipelines.pictures import batches
 from tuwen.text import load_tokenizer
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from tuwen.models.retrieval import DualEncoder
 
-PICTURES, SENTENCES = 32, 256  # a batch
+SENTENCES = 256  # a batch
 
 
 class Retrieval:
@@ -70,7 +69,7 @@ class Retrieval:
             )
         if isinstance(pictures, str | Path):
             raise ModelError("embed_images takes a list of pictures, not one path: write [path]")
-        blocks = [self.embed_pixels(pixels) for pixels in decode(pictures, self.size, self.view)]
+        blocks = [self.embed_pixels(pixels) for _, pixels in batches(pictures, self.size, self.view)]
         return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), np.float32)
 
     def embed_features(self, features: NDArray[Any]) -> Vectors:
@@ -152,19 +151,6 @@ class Retrieval:
             return graphs.session(f"{self.task}-{side}-{self.fingerprint}-{__version__}", make)
         except GraphError:
             return None
-
-
-def decode(pictures: Iterable[Path | str | Image], size: int, view: View) -> Iterator[NDArray[np.uint8]]:
-    """Paths or PIL pictures -> batches (B, size, size, 3), decoded ahead in threads."""
-    load = lambda p: images.load(p, size, view) if isinstance(p, str | Path) else images.load_pil(p, size, view)  # noqa: E731
-    items = iter(pictures)
-    with ThreadPoolExecutor(graphs.cores()) as pool:
-        ahead = [pool.submit(load, picture) for picture in islice(items, 2 * PICTURES)]
-        while ahead:
-            now, ahead = ahead[:PICTURES], ahead[PICTURES:]
-            pixels = np.stack([future.result() for future in now])
-            ahead += [pool.submit(load, picture) for picture in islice(items, PICTURES)]
-            yield pixels
 
 
 def read_model(folder: Path, config: dict[str, Any]) -> DualEncoder:

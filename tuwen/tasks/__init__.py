@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from tuwen.config import Recipe
 from tuwen.dataset import Dataset
 from tuwen.errors import ModelError
+from tuwen.tasks.adapter import AdapterTask
+from tuwen.tasks.captioning import CaptioningTask
 from tuwen.tasks.retrieval import RetrievalTask
 from tuwen.text import Tokenizer
 
@@ -52,6 +54,9 @@ class Task(Protocol):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Scores on the validation split; `model` is in eval mode."""
 
+    def show(self, model: nn.Module) -> dict[str, Tensor | str]:
+        """What people watch while it trains: pictures (H, W, 3) uint8 and text (Markdown), by tag."""
+
     def end_epoch(self, model: nn.Module, epoch: int) -> dict[str, Tensor]:
         """Work between epochs (hard-example mining); what it returns is kept for a resume."""
 
@@ -59,16 +64,18 @@ class Task(Protocol):
         """Take back what `end_epoch` returned."""
 
 
-TASKS = {"retrieval": RetrievalTask}
+TASKS: dict[str, Any] = {"retrieval": RetrievalTask, "captioning": CaptioningTask, "adapter": AdapterTask}
 
 
 def start_task(recipe: Recipe, dataset: Dataset, cache: Path | None = None, rank: int = 0, world: int = 1) -> Task:
     """The recipe's task on a data set: tokeniser trained, features extracted, model built."""
-    return TASKS[recipe.task](recipe, dataset, cache=cache, rank=rank, world=world)
+    task: Task = TASKS[recipe.task](recipe, dataset, cache=cache, rank=rank, world=world)
+    return task
 
 
 def restore_model(config: dict[str, Any]) -> nn.Module:
     """A model with random weights, built from a run's `config.json` alone."""
     if config["task"] not in TASKS:
         raise ModelError(f"a {config['task']} model: this version knows {', '.join(TASKS)}")
-    return TASKS[config["task"]].rebuild(config)
+    model: nn.Module = TASKS[config["task"]].rebuild(config)
+    return model

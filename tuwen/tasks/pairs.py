@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,62 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from tuwen import images
 from tuwen.dataset import Dataset
 from tuwen.errors import DataError
-from tuwen.images import View
+from tuwen.tasks.pictures import PictureSource
 from tuwen.text import Tokenizer
 
 Ints = NDArray[np.int64]
-
-
-class PictureSource(Protocol):
-    """Where a batch's picture side comes from: cached features, or pixels read now."""
-
-    def gather(self, rows: Ints, draw: np.random.Generator | None) -> Tensor:
-        """Rows -> features (B, N, D) float32 or pixels (B, S, S, 3) uint8; `draw` picks one of several views."""
-
-
-@dataclass
-class Cached:
-    """Features of a frozen tower, one table a view."""
-
-    views: Sequence[object]  # features.Features
-
-    def gather(self, rows: Ints, draw: np.random.Generator | None) -> Tensor:
-        if draw is None or len(self.views) == 1:
-            block = self.views[0][rows]  # type: ignore[index]
-        else:
-            chosen = draw.integers(len(self.views), size=len(rows))
-            parts = [self.views[v][rows[chosen == v]] for v in range(len(self.views))]  # type: ignore[index]
-            block = np.empty((len(rows), *parts[0].shape[1:]), dtype=parts[0].dtype)
-            for v, part in enumerate(parts):
-                block[chosen == v] = part
-        features = torch.from_numpy(np.ascontiguousarray(block)).float()
-        return features.unsqueeze(1) if features.ndim == 2 else features
-
-
-@dataclass
-class Pixels:
-    """Pictures decoded for each batch: for a tower that is trained with the rest.
-
-    `view` is how they are scored; `training` the kind of view that is drawn anew each time.
-    """
-
-    paths: list[Path]
-    size: int
-    view: View
-    training: Literal["squash", "center", "crop", "zoom"] = "squash"
-    flip: bool = False
-
-    def gather(self, rows: Ints, draw: np.random.Generator | None) -> Tensor:
-        pixels = []
-        for row in rows:
-            view = self.view
-            if draw is not None:
-                view = View(self.training, self.flip and bool(draw.integers(2)), int(draw.integers(1 << 30)))
-            pixels.append(images.load(self.paths[row], self.size, view))
-        return torch.from_numpy(np.stack(pixels))
 
 
 @dataclass
@@ -223,6 +171,7 @@ class PairBatches(TorchDataset[dict[str, Tensor]]):
             "pictures": self.pairs.pictures.gather(rows, draw),
             "ids": ids,
             "lengths": lengths,
+            "rows": torch.from_numpy(rows),  # (P,) the pictures' places in the split
             "owner": owners,  # (C,)
             "labels": labels,  # (P,)
             "caption_labels": labels[owners],  # (C,)

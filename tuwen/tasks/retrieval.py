@@ -4,40 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuwen import losses
-from tuwen.config import DataConfig, ImageConfig, Recipe, RetrievalConfig, TextConfig
+from tuwen import checkpoint, losses
+from tuwen.config import RetrievalConfig, RetrievalRecipe, TextConfig
 from tuwen.dataset import Dataset
 from tuwen.distributed import gather
-from tuwen.errors import ConfigError
-from tuwen.features import extract
-from tuwen.images import View
+from tuwen.errors import ModelError
 from tuwen.layers import l2_normalise
 from tuwen.metrics.retrieval import retrieval_metrics
 from tuwen.models.retrieval import AttentivePicture, BertEncoder, DualEncoder, PictureEncoder, RecurrentEncoder
 from tuwen.tasks.pairs import (
-    Cached,
     PairBatches,
     Pairs,
-    PictureSource,
-    Pixels,
     bilingual,
     encode_captions,
     group_labels,
     pad,
     read_captions,
 )
-from tuwen.text import HubTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
-from tuwen.towers import Tower, build_tower, thaw
+from tuwen.tasks.pictures import describe_tower, feature_width, open_pictures, open_tower, pretrained_part
+from tuwen.tasks.words import train_tokenizer
+from tuwen.text import load_tokenizer
+from tuwen.towers import build_tower, thaw
 from tuwen.towers.start import start_bert
 
+LOSS_PARTS = ("classifier", "decoder", "discriminator")  # of the model, made anew for each run's identities
 SCALE_LR = 5.0  # one number in the exponent: at the weights' own rate it lags behind them
-PRECOMPUTED = "features:"  # a tower's name that means a matrix of `dataset.json`
 
 
 class RetrievalTask:
@@ -47,14 +44,16 @@ class RetrievalTask:
     score = "rsum"
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, cache: Path | None = None, rank: int = 0, world: int = 1
+        self, recipe: RetrievalRecipe, dataset: Dataset, cache: Path | None = None, rank: int = 0, world: int = 1
     ) -> None:
         self.recipe, self.cache = recipe, cache
         self.image = recipe.model.image
         torch.manual_seed(recipe.seed)  # a tower without weights starts from the seed too
-        self.tower = None if self.image.tower.startswith(PRECOMPUTED) else _open_tower(self.image)
+        self.tower = open_tower(self.image)
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
-        self.tokenizer = train_tokenizer(recipe, dataset)
+        start = checkpoint.find_run(recipe.start) if recipe.start else None
+        self.began = checkpoint.read_config(start, self.name) if start else None  # config of the run it goes on from
+        self.tokenizer = load_tokenizer(start) if start else train_tokenizer(recipe, dataset)
         self.dataset = dataset
         self.framed = recipe.model.text.kind == "bert"  # sentences stand between a start and an end word
         train, val = (self._pairs(split) for split in ("train", "val"))
@@ -68,8 +67,9 @@ class RetrievalTask:
             rank,
             world,
         )
-        self.languages = sorted({str(lang) for lang in train.langs})
-        in_width = self._in_width(train)
+        known = self.began["languages"] if self.began else []
+        self.languages = sorted({str(lang) for lang in train.langs}.union(known))
+        in_width = feature_width(self.tower, self.image, train.pictures)
         self.built = {
             "model": recipe.model.model_dump(),
             "in_width": in_width,
@@ -87,27 +87,36 @@ class RetrievalTask:
             self.model.picture.head.load_state_dict(head.state_dict())
         if self.image.finetune and self.tower is not None:
             # BatchNorm keeps the statistics that it came with; where it came with none, it has to learn them.
-            started = self.image.pretrained or self.image.weights is not None
+            started = self.image.pretrained or self.image.weights is not None or start is not None
             self.model.tower = thaw(self.tower, fixed_batchnorm=started)
-        if recipe.model.text.pretrained and isinstance(self.model.sentence, BertEncoder):
+        if start and self.began:
+            self._load(start, self.began)
+        elif recipe.model.text.pretrained and isinstance(self.model.sentence, BertEncoder):
             frame = (self.tokenizer.bos_id, self.tokenizer.eos_id)
             start_bert(self.model.sentence.bert, recipe.model.text.pretrained, self.tokenizer, bilingual(train, frame))
+        for factor, params in self.groups():
+            for param in params if not factor else ():
+                param.requires_grad_(False)  # what does not move costs no backward pass
+
+    def _load(self, start: Path, began: dict[str, Any]) -> None:
+        """The weights of the run that this one goes on from; what only its losses needed is left there."""
+        tower = describe_tower(self.tower, self.image, self.recipe.data)
+        if not tower["inside"] and tower["sha256"] != began["tower"]["sha256"]:
+            raise ModelError(
+                f"{start}: trained on tower {began['tower']['name']} {str(began['tower']['sha256'])[:12]}, here is "
+                f"{str(tower['sha256'])[:12]}: install the version that the model card names"
+            )
+        tensors = checkpoint.read_tensors(start / checkpoint.WEIGHTS)
+        kept = {name: value for name, value in tensors.items() if name.split(".")[0] not in LOSS_PARTS}
+        fresh = {name: value for name, value in self.model.state_dict().items() if name.split(".")[0] in LOSS_PARTS}
+        checkpoint.load_state(self.model, kept | fresh, str(start))
 
     def config(self) -> dict[str, Any]:
-        tower = self.tower
         return {
             "task": self.name,
             "name": self.recipe.name,
             **self.built,
-            "tower": {
-                "name": self.image.tower,
-                "size": tower.size if tower else None,
-                "weights": str(Path(self.image.weights).resolve()) if self.image.weights else None,
-                "sha256": tower.sha256 if tower else None,
-                "inside": self.image.finetune,
-                "pooled": self.image.features == "pooled",
-                "view": "center" if self.recipe.data.view == "crop" else self.recipe.data.view,
-            },
+            "tower": describe_tower(self.tower, self.image, self.recipe.data),
             "seed": self.recipe.seed,
             "notes": self.recipe.notes,
             "pretrained": self._pretrained(),
@@ -116,11 +125,9 @@ class RetrievalTask:
 
     def _pretrained(self) -> dict[str, str]:
         """The parts that others trained, for the protocol."""
-        parts = {}
+        parts = dict(self.began["pretrained"]) if self.began else {}
         if self.image.pretrained and self.tower is not None:
-            parts["picture"] = (
-                f"{self.image.tower} (ImageNet)" if not self.image.tower.startswith("hf:") else self.image.tower
-            )
+            parts["picture"] = pretrained_part(self.image)
         if self.recipe.model.text.pretrained:
             parts["text"] = self.recipe.model.text.pretrained
         return parts
@@ -207,6 +214,9 @@ class RetrievalTask:
                 out |= {f"{lang}/{key}": value for key, value in own.metrics.items()}
         return out
 
+    def show(self, model: nn.Module) -> dict[str, Tensor | str]:
+        return {}
+
     def end_epoch(self, model: nn.Module, epoch: int) -> dict[str, Tensor]:
         k = self.recipe.loss.mine_offline
         if not k:
@@ -246,34 +256,8 @@ class RetrievalTask:
         limit = data.max_words if split == "train" else None
         texts, owner, langs = read_captions(part, data.langs, limit)
         ids = encode_captions(texts, self.tokenizer, data.max_tokens, self.framed)
-        return Pairs(self._pictures(part, split), ids, owner, langs, group_labels(part), texts)
-
-    def _pictures(self, part: Dataset, split: str) -> PictureSource:
-        image, data = self.image, self.recipe.data
-        if self.tower is None:
-            matrix, rows = part.features(image.tower.removeprefix(PRECOMPUTED))
-            return Cached([matrix[rows]])
-        paths = [part.path(picture) for picture in part.pictures]
-        plain = View("center" if data.view == "crop" else data.view)
-        if image.finetune:
-            return Pixels(paths, self.tower.size, plain, "zoom" if data.zooms else data.view, data.flip)
-        views = [plain] if split != "train" else training_views(data)
-        kind: Literal["pooled", "grid"] = "pooled" if image.features == "pooled" else "grid"
-        return Cached([extract(self.tower, paths, kind, view, self.cache) for view in views])
-
-    def _in_width(self, train: Pairs) -> int:
-        if self.tower is not None:
-            return self.tower.pooled_width if self.image.features == "pooled" else self.tower.grid_width
-        return int(train.pictures.gather(np.array([0]), None).shape[-1])
-
-
-def training_views(data: DataConfig) -> list[View]:
-    """The views of each picture that a frozen tower's features are kept of: they stand for random augmentation."""
-    if data.view == "crop":
-        views = [View("crop", seed=seed) for seed in range(data.views)]
-        return views + [View("crop", flip=True, seed=view.seed) for view in views if data.flip]
-    flips = [View(data.view, flip=True)] if data.flip else []
-    return [View(data.view), *flips, *(View("zoom", data.flip and bool(i % 2), i) for i in range(data.zooms))]
+        pictures = open_pictures(self.tower, self.image, data, part, split, self.cache)
+        return Pairs(pictures, ids, owner, langs, group_labels(part), texts)
 
 
 def build_model(config: dict[str, Any]) -> DualEncoder:
@@ -358,25 +342,3 @@ def _build_sentence(text: TextConfig, width: int, config: dict[str, Any]) -> Ber
         init=text.init,
         pad=config["pad"],
     )
-
-
-def train_tokenizer(recipe: Recipe, dataset: Dataset) -> Tokenizer:
-    """The recipe's tokeniser, from the captions of its splits (the train split alone unless the recipe says more)."""
-    config = recipe.tokenizer
-    if config.kind == "hub":
-        if not config.source:
-            raise ConfigError("tokenizer.kind is hub: set tokenizer.source to a name or a folder")
-        return HubTokenizer(config.source)
-    texts = [text for split in config.splits for text in read_captions(dataset.select(split), recipe.data.langs)[0]]
-    if config.kind == "subword":
-        return SubwordTokenizer.train(texts, size=config.size or 8000)
-    return WordTokenizer.train(texts, min_count=config.min_count, max_size=config.size)
-
-
-def _open_tower(image: ImageConfig) -> Tower:
-    if not (image.pretrained or image.weights or image.finetune):
-        raise ConfigError(
-            "a frozen tower that starts at random learns nothing: model.image.finetune=true, or give weights"
-        )
-    weights = Path(image.weights) if image.weights else None
-    return build_tower(image.tower, size=image.size, pretrained=image.pretrained, weights=weights)

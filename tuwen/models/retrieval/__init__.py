@@ -1,8 +1,9 @@
 """Two encoders into one space: VSE++ and CMPM/CMPC as published, and the stronger one that is shipped."""
 
+from tuwen.models.retrieval.adapter import Adapter
 from tuwen.models.retrieval.attentive import AttentivePicture
 from tuwen.models.retrieval.dual import DualEncoder
 from tuwen.models.retrieval.picture import PictureEncoder
 from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
 
-__all__ = ["AttentivePicture", "BertEncoder", "DualEncoder", "PictureEncoder", "RecurrentEncoder"]
+__all__ = ["Adapter", "AttentivePicture", "BertEncoder", "DualEncoder", "PictureEncoder", "RecurrentEncoder"]

@@ -1,4 +1,4 @@
-"""Scores of a model on a data set, by the field's metrics, each with its protocol."""
+"""Recall and ranks of a retrieval model on one split."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuwen import __version__, images, text
 from tuwen.dataset import Dataset
 from tuwen.errors import DataError
+from tuwen.evaluate import common
 from tuwen.metrics.bootstrap import bootstrap_interval
 from tuwen.metrics.retrieval import CUTS, Scores, fold_metrics, retrieval_metrics
 from tuwen.pipelines import Embedder, Retrieval
 from tuwen.progress import track
-from tuwen.records import Caption
-
-INTERVAL_SEED = 0
 
 
 def score(
@@ -31,22 +28,12 @@ def score(
         DataError: the split has no picture or no human caption of that language.
     """
     part = dataset.select(split)
-    captions = [
-        (row, caption)
-        for row, picture in enumerate(part.pictures)
-        for caption in picture.human()
-        if lang in (None, caption.lang)
-    ]
-    if not captions:
-        spoken = f" in {lang}" if lang else ""
-        raise DataError(
-            f"{dataset.folder}: split '{split}' holds no human caption{spoken} to score: name another --split or --lang"
-        )
+    captions = common.human_captions(dataset, part, split, lang)
     if folds and folds > len({row for row, _ in captions}):
         raise DataError(
             f"{dataset.folder}: split '{split}' has too few captioned pictures for {folds} parts: fewer --folds"
         )
-    image = _embed_pictures(pipeline, dataset, part)
+    image = embed_pictures(pipeline, part)
     sentence = pipeline.embed_texts([caption.text for _, caption in captions])
     owner = np.array([row for row, _ in captions])
     languages = np.array([caption.lang for _, caption in captions])
@@ -69,8 +56,8 @@ def score(
         "metrics": metrics,
         "per_language": per_language,
         "intervals": {} if folds else {**intervals, "all": recall_intervals(whole)},
-        "machine_text": _machine_captions(part),
-        "protocol": protocol(pipeline, dataset, captions) | ({"folds": folds} if folds else {}),
+        "machine_text": common.machine_captions(part),
+        "protocol": protocol(pipeline, dataset, len(captions)) | ({"folds": folds} if folds else {}),
     }
 
 
@@ -82,36 +69,23 @@ def recall_intervals(scores: Scores) -> dict[str, list[float]]:
         ("t2i", scores.t2i_ranks, scores.t2i_owner),
     ):
         for k in CUTS:
-            interval = bootstrap_interval(100.0 * (ranks <= k), groups=owner, seed=INTERVAL_SEED)
+            interval = bootstrap_interval(100.0 * (ranks <= k), groups=owner, seed=common.INTERVAL_SEED)
             out[f"{way}_r{k}"] = [round(interval.low, 2), round(interval.high, 2)]
     return out
 
 
-def protocol(pipeline: Embedder, dataset: Dataset, captions: list[tuple[int, Caption]]) -> dict[str, Any]:
-    """What a number needs beside it to be one."""
-    return {
-        "version": __version__,
-        "fingerprint": pipeline.fingerprint,
-        **pipeline.about(),
-        "input": f"{pipeline.size}x{pipeline.size}, {pipeline.view}",
-        "text": text.protocol(),
-        "captions": len(captions),
+def protocol(pipeline: Embedder, dataset: Dataset, captions: int) -> dict[str, Any]:
+    """What a recall needs beside it to be one."""
+    return common.protocol(pipeline, dataset, captions) | {
         "candidates": "every picture of the split; every human caption of the language",
         "ties": "against the query",
-        "decoder": images.DECODER,
-        "data_sha256": dataset.fingerprint(),
-        "intervals": f"95%, bootstrap over pictures, 1,000 draws, seed {INTERVAL_SEED}",
     }
 
 
-def _embed_pictures(pipeline: Embedder, dataset: Dataset, part: Dataset) -> NDArray[np.float32]:
+def embed_pictures(pipeline: Embedder, part: Dataset) -> NDArray[np.float32]:
+    """(n, d): of the pictures' files, or of the feature matrix that the model was trained on."""
     if isinstance(pipeline, Retrieval) and pipeline.precomputed:
         matrix, rows = part.features(pipeline.config["tower"]["name"].partition(":")[2])
         return pipeline.embed_features(matrix[rows])
     paths: list[Path] = [part.path(picture) for picture in part.pictures]
     return pipeline.embed_images(track(paths, len(paths), "pictures"))
-
-
-def _machine_captions(part: Dataset) -> int:
-    """Captions that a tool wrote: counted, never scored among the human ones."""
-    return sum(caption.source != "human" for picture in part.pictures for caption in picture.captions)

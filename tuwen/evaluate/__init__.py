@@ -1,0 +1,47 @@
+"""Scores of a model on a data set, by the field's metrics, each with its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tuwen.dataset import Dataset
+from tuwen.errors import DataError
+from tuwen.evaluate import captioning, retrieval
+from tuwen.pipelines import Pipeline
+
+__all__ = ["SHOWN", "score"]
+
+SCORERS: dict[str, Callable[..., dict[str, Any]]] = {"retrieval": retrieval.score, "captioning": captioning.score}
+OPTIONS = {"folds": "retrieval", "beams": "captioning"}  # whose they are
+SHOWN = {  # the scores of a task that a table holds, in its order
+    "retrieval": ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum", "i2t_medr", "t2i_medr"),
+    "captioning": (
+        *("bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider"),
+        *("distinct", "vocabulary", "mean_length"),
+    ),
+}
+
+
+def score(
+    pipeline: Pipeline,
+    dataset: Dataset,
+    split: str = "test",
+    lang: str | None = None,
+    folds: int | None = None,
+    beams: int | None = None,
+) -> dict[str, Any]:
+    """Score a model of any task on one split, over human text: the `eval` contract of DESIGN.
+
+    `folds` is retrieval's (the mean over so many parts), `beams` captioning's (the width of the search).
+
+    Raises:
+        DataError: the split has nothing to score, or an option is another task's.
+    """
+    asked = {name: value for name, value in (("folds", folds), ("beams", beams)) if value is not None}
+    for name in asked:
+        if OPTIONS[name] != pipeline.task:
+            raise DataError(
+                f"{pipeline.name}: --{name} is for {OPTIONS[name]}, and this is a {pipeline.task} model: leave it out"
+            )
+    return SCORERS[pipeline.task](pipeline, dataset, split, lang, **asked)

@@ -1,0 +1,74 @@
+"""Pictures read ahead in threads, in batches, through the one loader."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from tuwen import graphs, images
+from tuwen.errors import ModelError, PictureError
+from tuwen.images import Pixels, View
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Source: TypeAlias = "Path | str | Image"
+Failed: TypeAlias = list[dict[str, str]]  # {"file", "why"}: pictures that cannot be read
+
+BATCH = 32
+
+
+def batches(
+    pictures: Iterable[Source], size: int, view: View, batch: int = BATCH, failed: Failed | None = None
+) -> Iterator[tuple[list[str], Pixels]]:
+    """Names and pixels (B, size, size, 3) of paths or PIL pictures, in their order; a batch or two are read ahead.
+
+    Raises:
+        PictureError: one cannot be read; with `failed` it is noted there instead, and left out.
+    """
+    if isinstance(pictures, str | Path):
+        raise ModelError("takes a list of pictures, not one path: write [path]")
+    items = iter(pictures)
+    with ThreadPoolExecutor(graphs.cores()) as pool:
+        ahead: deque[tuple[str, Future[Pixels]]] = deque()
+        names: list[str] = []
+        read: list[Pixels] = []
+        try:
+            while True:
+                for picture in islice(items, 2 * batch - len(ahead)):
+                    ahead.append((_name(picture), pool.submit(_load, picture, size, view)))
+                if not ahead:
+                    break
+                name, future = ahead.popleft()
+                try:
+                    read.append(future.result())
+                    names.append(name)
+                except PictureError as error:
+                    if failed is None:
+                        raise
+                    failed.append({"file": name, "why": str(error).removeprefix(f"{name}: ")})
+                if len(read) == batch:
+                    yield names, np.stack(read)
+                    names, read = [], []
+        finally:
+            for _, future in ahead:
+                future.cancel()
+    if read:
+        yield names, np.stack(read)
+
+
+def _load(picture: Source, size: int, view: View) -> Pixels:
+    if isinstance(picture, str | Path):
+        return images.load(picture, size, view)
+    return images.load_pil(picture, size, view)
+
+
+def _name(picture: Source) -> str:
+    """The path as it was given; of a PIL picture that of its file, where it has one."""
+    return str(picture) if isinstance(picture, str | Path) else str(getattr(picture, "filename", ""))
