@@ -14,7 +14,7 @@ import torch
 from tuwen import checkpoint, losses, train
 from tuwen import dataset as datasets
 from tuwen.config import Recipe, parse_recipe
-from tuwen.errors import ConfigError
+from tuwen.errors import ConfigError, DataError
 from tuwen.tasks import restore_model, start_task
 from tuwen.tasks.captioning import CaptioningTask
 
@@ -220,6 +220,16 @@ def test_unknown_words_are_neither_learned_nor_said(make_toy: Make) -> None:
         torch.testing.assert_close(task._cross_entropy(moved, ids, lengths), loss)
     task.model.eval()
     assert not any("<unk>" in text for lang in (0, 1) for text in task.describe(task.model, task.val, lang))
+
+
+def test_own_words_stay_whole(make_toy: Make, tmp_path: Path) -> None:
+    data, words = make_toy(), tmp_path / "words.txt"
+    words.write_text("绿色在右边\n红色在左边\n", encoding="utf-8")
+    known = task_of(recipe(tokenizer={"kind": "word", "dictionary": str(words)}), data).tokenizer
+    assert "红色在左边" in known.pieces("红色在左边")
+    assert "红色在左边" not in task_of(recipe(), data).tokenizer.pieces("红色在左边")
+    with pytest.raises(DataError, match=r"gone\.txt: can't read"):
+        task_of(recipe(tokenizer={"kind": "word", "dictionary": str(tmp_path / "gone.txt")}), data)
 
 
 def test_tensorboard_shows_what_the_model_says_now(make_toy: Make) -> None:

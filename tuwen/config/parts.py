@@ -20,6 +20,7 @@ class TokenizerConfig(Part):
     min_count: int = Field(1, ge=1)
     size: int | None = Field(None, ge=8)  # largest vocabulary; None: no limit (subword: 8,000)
     source: str | None = None  # hub: name or folder
+    dictionary: str | None = None  # a file of words of your own that jieba should know, one a line
     splits: list[str] = ["train"]
 
 
