@@ -199,6 +199,8 @@ def _worker(rank: int, folder: str, world: int) -> None:
     assert PartialState().num_processes == world  # `accelerate launch --cpu` would silently run one
     torch.distributed.barrier()  # gloo aborts a process that leaves while another still talks to it
     torch.distributed.destroy_process_group()
+    sys.stderr.flush()
+    os._exit(0)  # torch's gloo threads now and then abort an interpreter that is torn down around them
 
 
 def test_two_processes_equal_one(make_toy: Make, tmp_path: Path) -> None:
