@@ -267,7 +267,7 @@ def make_batch(pictures: int, each: int, dtype: torch.dtype = torch.float32) -> 
 
 def test_every_loss_is_under_the_common_tests() -> None:
     others = {"cmpc", "same_label", "mine_hardest", "norm_penalty", "reconstruction", "adversarial"}
-    others |= {"advantages", "reinforce"}  # of captioning: tests/tasks/test_captioning.py
+    others |= {"advantages", "info_nce_by_language", "reinforce"}  # tests/tasks/test_captioning.py, and below
     assert set(losses.__all__) == by_name().keys() | others
 
 
@@ -392,3 +392,13 @@ def test_adversarial_teaches_the_discriminator_and_fools_it() -> None:
 def test_gradients_are_those_of_finite_differences(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     sim, positive = make_sim(4, 6, 8)
     assert torch.autograd.gradcheck(lambda s: loss(s, positive), (sim.clone().requires_grad_(),))
+
+
+def test_captions_compete_within_their_language() -> None:
+    sim, zh = torch.randn(4, 8), torch.arange(8) % 2 == 1
+    positive = torch.arange(4)[:, None] == torch.arange(8) // 2
+    each = [losses.info_nce(sim[:, way::2], torch.eye(4, dtype=torch.bool), torch.tensor(9.0), 0.1) for way in (0, 1)]
+    made = losses.info_nce_by_language(sim, positive, zh, torch.tensor(9.0), 0.1)
+    assert made.item() == pytest.approx((each[0] + each[1]).item() / 2, rel=1e-5)
+    one = losses.info_nce_by_language(sim[:, ::2], positive[:, ::2], zh[::2], torch.tensor(9.0), 0.1)
+    assert one.item() == pytest.approx(each[0].item(), rel=1e-5)

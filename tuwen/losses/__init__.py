@@ -9,7 +9,7 @@ never a negative one. Half precision goes in safely (sums run in float32), and a
 from tuwen.losses.auxiliary import adversarial, reconstruction
 from tuwen.losses.captioning import advantages, reinforce
 from tuwen.losses.common import same_label
-from tuwen.losses.contrastive import info_nce, n_pair, norm_penalty, soft_nce
+from tuwen.losses.contrastive import info_nce, info_nce_by_language, n_pair, norm_penalty, soft_nce
 from tuwen.losses.matching import cmpc, cmpm, sdm
 from tuwen.losses.ranking import hinge, hinge_hardest, hinge_sum, mine_hardest
 
@@ -22,6 +22,7 @@ __all__ = [
     "hinge_hardest",
     "hinge_sum",
     "info_nce",
+    "info_nce_by_language",
     "mine_hardest",
     "n_pair",
     "norm_penalty",

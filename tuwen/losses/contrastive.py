@@ -51,6 +51,15 @@ def _one_way(logits: Tensor, positive: Tensor, negative: Tensor, smoothing: floa
     return mean_where(by_row, count > 0)
 
 
+def info_nce_by_language(sim: Tensor, positive: Tensor, zh: Tensor, scale: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The mean over languages of `info_nce`: captions (C,) compete with those of their own, as they will in a search.
+
+    `zh` (C,) bool, true where a caption is Chinese.
+    """
+    spoken = [own for own in (~zh, zh) if own.any()]
+    return torch.stack([info_nce(sim[:, own], positive[:, own], scale, smoothing) for own in spoken]).mean()
+
+
 def n_pair(sim: Tensor, positive: Tensor) -> Tensor:
     """N-pair loss, mean of both directions (Sohn, NeurIPS 2016): log(1 + sum_neg exp(s_neg - s_pos)).
 

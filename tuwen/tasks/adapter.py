@@ -83,10 +83,7 @@ class AdapterTask:
         positive = losses.same_label(gather(batch["labels"]), gather(batch["caption_labels"]))
         zh = gather(batch["caption_zh"])
         config, scale = self.recipe.loss, self.model.scale
-        # Captions compete with those of their own language, as they will in a search.
-        spoken = [own for own in (~zh, zh) if own.any()]
-        parts = [losses.info_nce(sim[:, own], positive[:, own], scale, config.smoothing) for own in spoken]
-        return {"info_nce": config.info_nce * torch.stack(parts).mean()}
+        return {"info_nce": config.info_nce * losses.info_nce_by_language(sim, positive, zh, scale, config.smoothing)}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         inner: Adapter = model  # type: ignore[assignment]

@@ -17,7 +17,7 @@ from tuwen.dataset import Dataset
 from tuwen.images import load as load_picture
 from tuwen.layers import length_mask
 from tuwen.metrics.captioning import Cider
-from tuwen.models.captioning import ShowTell, TransformerCaptioner
+from tuwen.models.captioning import Captions, ShowTell, TransformerCaptioner
 from tuwen.tasks.pairs import PairBatches, Pairs, group_labels, read_captions
 from tuwen.tasks.pictures import describe_tower, feature_width, open_pictures, open_tower, pretrained_part
 from tuwen.tasks.words import train_tokenizer
@@ -25,7 +25,6 @@ from tuwen.text import load_tokenizer, split_words
 from tuwen.towers import build_tower, thaw
 
 Captioner = ShowTell | TransformerCaptioner
-Captions = dict[int, tuple[Tensor, Tensor]]  # language -> ids (P, K, T), lengths (P, K)
 
 CHUNK = 128  # pictures decoded at once while validating
 SHOWN = 4  # pictures that TensorBoard shows
@@ -73,8 +72,9 @@ class CaptioningTask:
         if start:
             checkpoint.load_state(self.model, checkpoint.read_tensors(start / checkpoint.WEIGHTS), str(start))
         self.reward: float | None = None  # the mean CIDEr-D of the last batch's samples
-        self.references = [self._references(pairs) for pairs in (train, self.val)]
-        self.ciders = [{lang: Cider(own) for lang, own in both.items()} for both in self.references]
+        words = [split_words(text) for text in self.val.captions]
+        human = {lang: self._by_picture(self.val, words, lang) for lang in self.languages}
+        self.ciders = {lang: Cider(own) for lang, own in human.items() if any(own)}  # of what the split holds
 
     def config(self) -> dict[str, Any]:
         return {
@@ -216,12 +216,13 @@ class CaptioningTask:
         out: dict[str, float] = {}
         likelihood, ciders = [], []
         with torch.no_grad():
-            for index, lang in enumerate(self.languages):
+            for lang, scorer in self.ciders.items():
+                index = self.languages.index(lang)
                 loss = self._validation_loss(inner, index, lang)
                 texts = self.describe(inner, self.val, index)
-                own = [row for row, human in enumerate(self.references[1][lang]) if human]
+                own = [row for row, human in enumerate(scorer.references) if human]
                 words = [split_words(texts[row]) for row in own]
-                cider = 100 * float(self.ciders[1][lang].score(own, words).mean())
+                cider = 100 * float(scorer.score(own, words).mean())
                 out |= {f"{lang}/loss": loss, f"{lang}/cider": cider, f"{lang}/distinct": float(len(set(texts)))}
                 likelihood.append(-loss)
                 ciders.append(cider)
@@ -297,10 +298,6 @@ class CaptioningTask:
             if spoken == lang:
                 out[owner].append(item)
         return out
-
-    def _references(self, pairs: Pairs) -> dict[str, list[list[list[str]]]]:
-        words = [split_words(text) for text in pairs.captions]
-        return {lang: self._by_picture(pairs, words, lang) for lang in self.languages}
 
     def _regions(self, pictures: Tensor) -> int:
         if pictures.dtype != torch.uint8:

@@ -172,10 +172,7 @@ class RetrievalTask:
             fade = min(1.0, epochs / config.hardest_warmup) if config.hardest_warmup else 1.0
             parts["hinge"] = losses.hinge(sim, positive, config.margin, config.hardest * fade, config.hinge_reduction)
         if config.info_nce:
-            # Captions compete with those of their own language, as they will in a search.
-            spoken = [own for own in (~zh, zh) if own.any()]
-            each = [losses.info_nce(sim[:, own], positive[:, own], inner.scale, config.smoothing) for own in spoken]
-            parts["info_nce"] = torch.stack(each).mean()
+            parts["info_nce"] = losses.info_nce_by_language(sim, positive, zh, inner.scale, config.smoothing)
         if config.n_pair:
             # As in the paper: over plain dot products, whose length is held by a penalty.
             penalty = 0.002 * losses.norm_penalty(image, text)

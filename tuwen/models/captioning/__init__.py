@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from tuwen.models.captioning.common import Captions
 from tuwen.models.captioning.show_tell import ShowTell
 from tuwen.models.captioning.transformer import TransformerCaptioner
 
-__all__ = ["ShowTell", "TransformerCaptioner"]
+__all__ = ["Captions", "ShowTell", "TransformerCaptioner"]

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tuwen.decode import State
 from tuwen.layers import length_mask, silence
+from tuwen.models.captioning.common import Captions
 
 
 class ShowTell(nn.Module):
@@ -58,7 +59,7 @@ class ShowTell(nn.Module):
         projected: Tensor = self.project(self.dropout(pictures.mean(1)))
         return projected
 
-    def forward(self, pictures: Tensor, captions: dict[int, tuple[Tensor, Tensor]]) -> dict[int, Tensor]:
+    def forward(self, pictures: Tensor, captions: Captions) -> dict[int, Tensor]:
         """Logits of every word of a picture's captions, given those before it.
 
         `captions` by language (which has no part in it): `ids` (P, K, T), end words included, and `lengths` (P, K), 0

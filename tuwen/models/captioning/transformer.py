@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from tuwen.decode import State
 from tuwen.layers import length_mask, silence
-
-Captions = dict[int, tuple[Tensor, Tensor]]  # language -> ids (P, K, T), lengths (P, K)
+from tuwen.models.captioning.common import Captions
 
 
 class Attention(nn.Module):
