@@ -250,3 +250,45 @@ def reverse_gradient(x: Tensor, strength: float = 1.0) -> Tensor:
     """`x` unchanged; its gradient is reversed and times `strength` (Ganin and Lempitsky, ICML 2015)."""
     reversed_: Tensor = _Reverse.apply(x, strength)  # type: ignore[no-untyped-call]
     return reversed_
+
+
+# Attention
+
+
+def attention_weights(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax over the last axis of `scores` (..., N), in float32; padding gets 0, also where all is padding."""
+    scores = scores.float()
+    if mask is None:
+        return scores.softmax(-1)
+    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
+    return weights.masked_fill(~mask, 0)
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017) with keys and values that are made apart, so that they can be kept.
+
+    Written out, not `scaled_dot_product_attention`: in bf16 on a CPU this is several times faster (torch 2.13).
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.keys = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, T, W) -> (B, H, T, W / H)."""
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def make_keys(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, W) -> keys and values (B, H, N, W / H)."""
+        keys, values = self.keys(memory).chunk(2, -1)
+        return self.split(keys), self.split(values)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, T, W) over keys (B, H, N, W / H) -> (B, T, W) and weights (B, H, T, N); `mask` True where to look."""
+        query = self.split(self.query(x))
+        weights = attention_weights((query @ keys.transpose(2, 3)).float() / math.sqrt(query.shape[-1]), mask)
+        mixed = weights.to(values.dtype) @ values  # (B, H, T, W / H)
+        return self.out(mixed.transpose(1, 2).flatten(2)), weights

@@ -324,12 +324,13 @@ def learning_rate(train: TrainConfig, step: int, per_epoch: int, total: int) -> 
     """The learning rate of a step (from 0): a function of the step alone, so that a resume needs no schedule state."""
     warmup = round(train.warmup * per_epoch)
     if step < warmup:
-        return train.lr * (step + 1) / (warmup + 1)
+        return train.lr * (train.warmup_from + (1 - train.warmup_from) * (step + 1) / (warmup + 1))
     if train.schedule == "cosine":
         share = (step - warmup) / max(1, total - warmup)
         return train.floor + (train.lr - train.floor) * 0.5 * (1 + math.cos(math.pi * share))
     if train.schedule == "step":
-        falls = int(step / per_epoch / train.step_epochs)
+        epoch = step / per_epoch
+        falls = sum(epoch >= mark for mark in train.steps) if train.steps else int(epoch / train.step_epochs)
         return max(train.floor, train.lr * train.gamma**falls)
     return train.lr
 

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from tuwen.config.adapter import AdapterConfig, AdapterRecipe
 from tuwen.config.captioning import CaptioningConfig, CaptioningRecipe, CaptionLossConfig, RegionsConfig
-from tuwen.config.parts import DataConfig, Recipe, TowerConfig, TrainConfig
+from tuwen.config.parts import DataConfig, Recipe, TokenizerConfig, TowerConfig, TrainConfig
 from tuwen.config.retrieval import ImageConfig, LossConfig, RetrievalConfig, RetrievalRecipe, TextConfig
+from tuwen.config.vqa import VqaConfig, VqaRecipe
 from tuwen.errors import ConfigError, suggest
 
 __all__ = [
@@ -28,8 +29,11 @@ __all__ = [
     "RetrievalConfig",
     "RetrievalRecipe",
     "TextConfig",
+    "TokenizerConfig",
     "TowerConfig",
     "TrainConfig",
+    "VqaConfig",
+    "VqaRecipe",
     "dump_recipe",
     "find_recipe",
     "load_recipe",
@@ -40,6 +44,7 @@ RECIPES = Path(__file__).resolve().parent.parent.parent / "recipes"
 KINDS: dict[str, type[Recipe]] = {
     "retrieval": RetrievalRecipe,
     "captioning": CaptioningRecipe,
+    "vqa": VqaRecipe,
     "adapter": AdapterRecipe,
 }
 

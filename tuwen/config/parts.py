@@ -69,9 +69,11 @@ class TrainConfig(Part):
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "step", "cosine"] = "constant"
     step_epochs: float = Field(15, gt=0)
+    steps: list[Annotated[float, Field(gt=0)]] = []  # epochs at which the rate falls; none: every step_epochs
     gamma: float = Field(0.5, gt=0, le=1)
     floor: float = Field(0.0, ge=0)  # the learning rate never falls under it
     warmup: float = Field(0.0, ge=0)  # epochs of linear rise
+    warmup_from: float = Field(0.0, ge=0, lt=1)  # share of lr that it rises from
     clip: float = Field(0.0, ge=0)  # largest norm of the gradient; 0: no clipping
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights; 0: none
     precision: Literal["no", "bf16", "fp16"] = "no"

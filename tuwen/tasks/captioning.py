@@ -20,7 +20,7 @@ from tuwen.metrics.captioning import Cider
 from tuwen.models.captioning import Captions, ShowTell, TransformerCaptioner
 from tuwen.tasks.pairs import PairBatches, Pairs, group_labels, read_captions
 from tuwen.tasks.pictures import describe_tower, feature_width, open_pictures, open_tower, pretrained_part
-from tuwen.tasks.words import train_tokenizer
+from tuwen.tasks.words import caption_texts, train_tokenizer
 from tuwen.text import load_tokenizer, split_words
 from tuwen.towers import build_tower, thaw
 
@@ -45,7 +45,9 @@ class CaptioningTask:
         self.tower = open_tower(self.image)
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
         start = checkpoint.find_run(recipe.start) if recipe.start else None
-        self.tokenizer = load_tokenizer(start) if start else train_tokenizer(recipe, dataset)
+        self.tokenizer = (
+            load_tokenizer(start) if start else train_tokenizer(recipe.tokenizer, caption_texts(recipe, dataset))
+        )
         train, self.val = (self._pairs(split) for split in ("train", "val"))
         pad, data = self.tokenizer.pad_id, recipe.data
         self.train = PairBatches(train, data.captions, recipe.train.batch_size, recipe.seed, pad, rank, world)

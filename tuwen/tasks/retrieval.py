@@ -28,7 +28,7 @@ from tuwen.tasks.pairs import (
     read_captions,
 )
 from tuwen.tasks.pictures import describe_tower, feature_width, open_pictures, open_tower, pretrained_part
-from tuwen.tasks.words import train_tokenizer
+from tuwen.tasks.words import caption_texts, train_tokenizer
 from tuwen.text import load_tokenizer
 from tuwen.towers import build_tower, thaw
 from tuwen.towers.start import start_bert
@@ -53,7 +53,9 @@ class RetrievalTask:
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
         start = checkpoint.find_run(recipe.start) if recipe.start else None
         self.began = checkpoint.read_config(start, self.name) if start else None  # config of the run it goes on from
-        self.tokenizer = load_tokenizer(start) if start else train_tokenizer(recipe, dataset)
+        self.tokenizer = (
+            load_tokenizer(start) if start else train_tokenizer(recipe.tokenizer, caption_texts(recipe, dataset))
+        )
         self.dataset = dataset
         self.framed = recipe.model.text.kind == "bert"  # sentences stand between a start and an end word
         train, val = (self._pairs(split) for split in ("train", "val"))

@@ -1,0 +1,195 @@
+"""Questions about pictures, made into batches: those of one picture come together, so that it is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from tuwen.dataset import Dataset, content_hashes
+from tuwen.errors import DataError
+from tuwen.files import sha256_text
+from tuwen.records import Question, guess_language
+from tuwen.tasks.pairs import pad
+from tuwen.tasks.pictures import PictureSource
+from tuwen.tasks.regions import RegionFiles
+from tuwen.text import Tokenizer
+from tuwen.text.answers import AnswerVocabulary, Worth
+
+Ints = NDArray[np.int64]
+
+
+def read_questions(
+    dataset: Dataset, langs: list[str] | None = None, sources: list[str] | None = None, max_words: int | None = None
+) -> tuple[list[Question], Ints]:
+    """The answered questions of a data set and each one's picture (m,); none is no error."""
+    asked, owner = [], []
+    for index, picture in enumerate(dataset.pictures):
+        for question in picture.qa:
+            if not question.answers or (sources is not None and question.source not in sources):
+                continue
+            if langs is not None and guess_language(question.question) not in langs:
+                continue
+            if max_words is not None and len(question.question.split()) > max_words:
+                continue
+            asked.append(question)
+            owner.append(index)
+    return asked, np.array(owner, dtype=np.int64)
+
+
+def keep_asked(dataset: Dataset) -> Dataset:
+    """The pictures that have an answered question: no other needs features."""
+    kept = [i for i, picture in enumerate(dataset.pictures) if any(question.answers for question in picture.qa)]
+    return replace(dataset, pictures=[dataset.pictures[i] for i in kept], rows=[dataset.rows[i] for i in kept])
+
+
+def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The training pictures, told into those to learn from and those to validate on, `share` of them.
+
+    By a hash of seed and `group`, without one of the content: no picture, nor its copy, is in both.
+
+    Raises:
+        DataError: fewer than two training pictures with answered questions.
+    """
+    train = keep_asked(dataset.select("train"))
+    keys = [f"g {picture.group}" if picture.group is not None else "" for picture in train.pictures]
+    lone = [i for i, key in enumerate(keys) if not key]
+    for i, digest in zip(lone, content_hashes(train, [train.pictures[i] for i in lone]), strict=True):
+        keys[i] = digest
+    different = set(keys)
+    if len(different) < 2:
+        raise DataError(f"{dataset.folder}: {len(different)} training pictures with answered questions: 2 at least")
+    order = sorted(different, key=lambda key: sha256_text(f"{seed} {key}"))
+    held = set(order[: min(len(order) - 1, max(1, round(share * len(order))))])
+    parts = []
+    for wanted in (False, True):
+        kept = [i for i, key in enumerate(keys) if (key in held) is wanted]
+        parts.append(replace(train, pictures=[train.pictures[i] for i in kept], rows=[train.rows[i] for i in kept]))
+    return parts[0], parts[1]
+
+
+def tell_apart(dataset: Dataset, share: float, seed: int) -> tuple[dict[str, Dataset], str]:
+    """The pictures with questions to learn from (`train`) and to validate on (`val`), and how they were told apart: by
+    the data's own splits where its `val` has questions, else by `hold_out`."""
+    if "val" in dataset.splits():
+        val = keep_asked(dataset.select("val"))
+        if len(val):
+            return {"train": keep_asked(dataset.select("train")), "val": val}, "the data's own val split"
+    learn, held = hold_out(dataset, share, seed)
+    rule = f"{len(held)} of {len(learn) + len(held)} train pictures, by a hash of seed {seed} and group or content"
+    return {"train": learn, "val": held}, rule
+
+
+@dataclass
+class Asked:
+    """One split: n pictures and m questions; `owner` (m,) is each one's picture, `targets` the worth of its answers."""
+
+    pictures: PictureSource
+    questions: list[Question]
+    owner: Ints
+    ids: list[Ints]
+    targets: list[list[tuple[int, float]]]
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @property
+    def answers(self) -> list[list[str]]:
+        return [question.answers for question in self.questions]
+
+    def batch(
+        self, chosen: Sequence[int], answers: int, pad_id: int, draw: np.random.Generator | None
+    ) -> dict[str, Tensor]:
+        """Questions with their pictures, each once: `owner` (B,) is the row of `pictures` that a question is about."""
+        rows, owner = np.unique(self.owner[list(chosen)], return_inverse=True)
+        ids, lengths = pad([self.ids[q] for q in chosen], pad_id)
+        scores = torch.zeros(len(chosen), answers)
+        for line, q in zip(scores, chosen, strict=True):
+            for answer, worth in self.targets[q]:
+                line[answer] = worth
+        source = self.pictures
+        seen = source.read(rows) if isinstance(source, RegionFiles) else {"pictures": source.gather(rows, draw)}
+        return {**seen, "ids": ids, "lengths": lengths, "owner": torch.from_numpy(owner), "scores": scores}
+
+    def walk(self, size: int, only: Sequence[int] | None = None) -> Iterator[list[int]]:
+        """All questions, or those of `only`, in the order of their pictures, about `size` at a time."""
+        order = sorted(range(len(self)) if only is None else only, key=lambda q: (self.owner[q], q))
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+
+def encode_questions(
+    pictures: PictureSource,
+    questions: list[Question],
+    owner: Ints,
+    tokenizer: Tokenizer,
+    vocabulary: AnswerVocabulary,
+    max_tokens: int,
+    worth: Worth,
+) -> Asked:
+    """A split as ids and targets."""
+    ids, lengths = tokenizer.encode([question.question for question in questions], max_tokens)
+    rows = [row[:n] for row, n in zip(ids, lengths, strict=True)]
+    targets = [vocabulary.targets(question.answers, worth) for question in questions]
+    return Asked(pictures, questions, owner, rows, targets)
+
+
+class QuestionBatches(TorchDataset[dict[str, Tensor]]):
+    """The batches of one epoch, each a function of (seed, epoch, index) alone, so that a resumed run sees the same.
+
+    In an epoch every question comes once; up to `together` of a picture's questions stand side by side, drawn anew each
+    time. Questions of which no answer is known teach nothing and stay out.
+
+    Args:
+        batch_size: questions a step over all processes; this process takes its share.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        answers: int,
+        together: int,
+        batch_size: int,
+        seed: int,
+        pad_id: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.asked, self.answers, self.together, self.seed, self.pad_id = asked, answers, together, seed, pad_id
+        self.rank, self.world = rank, world
+        by_picture: dict[int, list[int]] = {}
+        for question, owner in enumerate(asked.owner.tolist()):
+            if asked.targets[question]:
+                by_picture.setdefault(owner, []).append(question)
+        self.by_picture = list(by_picture.values())
+        self.count = sum(map(len, self.by_picture))
+        self.batch_size = min(batch_size, self.count)
+        if self.batch_size < world or self.batch_size % world:
+            raise DataError(f"train.batch_size={self.batch_size} does not divide among {world} processes")
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the epoch's order."""
+        self.epoch = epoch
+        draw = np.random.default_rng((self.seed, epoch))
+        handfuls = []
+        for own in self.by_picture:
+            mixed = draw.permutation(own).tolist()
+            handfuls += [mixed[start : start + self.together] for start in range(0, len(mixed), self.together)]
+        self.order = [question for place in draw.permutation(len(handfuls)) for question in handfuls[place]]
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size  # the last, smaller batch waits for the next draw
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        share = self.batch_size // self.world
+        first = index * self.batch_size + self.rank * share
+        draw = np.random.default_rng((self.seed, self.epoch, index, self.rank, 1))
+        return self.asked.batch(self.order[first : first + share], self.answers, self.pad_id, draw)
