@@ -21,7 +21,7 @@ from tuwen.errors import ConfigError, DataError
 from tuwen.metrics import vqa as metrics
 from tuwen.records import Question
 from tuwen.tasks import restore_model, start_task
-from tuwen.tasks.asking import hold_out, keep_asked
+from tuwen.tasks.asking import hold_out, keep_asked, tell_apart
 from tuwen.tasks.vqa import VqaTask
 
 Make = Callable[..., Path]
@@ -228,21 +228,40 @@ def test_validation_pictures_are_held_out_whole(make_asked: Make) -> None:
     data = datasets.load(make_asked(40, splits=("train", "train", "test")))
     task = VqaTask(recipe(data__held_out=0.25), data)
     assert task.split.startswith("7 of 27 train pictures")
-    learnt, held = hold_out(data, 0.25, 0)
+    train = data.select("train")
+    learnt, held = hold_out(train, 0.25, 0)
     assert {p.file_name for p in learnt.pictures}.isdisjoint(p.file_name for p in held.pictures)
     assert len(task.val) == 28
     assert [data.pictures[row].file_name for row in held.rows] == [p.file_name for p in held.pictures]
-    other = hold_out(data, 0.25, 1)[1]
+    other = hold_out(train, 0.25, 1)[1]
     assert {p.file_name for p in other.pictures} != {p.file_name for p in held.pictures}
     for picture in data.pictures[:6]:
         picture.group = "one"
-    learnt, held = hold_out(data, 0.25, 0)
+    learnt, held = hold_out(train, 0.25, 0)
     assert len({"one" in {p.group for p in part.pictures} for part in (learnt, held)}) == 2
     for picture in data.pictures:
         picture.qa = []
     assert not len(keep_asked(data))
     with pytest.raises(DataError, match="0 training pictures with answered questions"):
         VqaTask(recipe(), data)
+
+
+def test_pictures_that_people_asked_about_are_held_out_of_a_mixture(make_asked: Make) -> None:
+    data = datasets.load(make_asked(40, splits=("train", "train", "val")))
+    for picture in data.pictures:
+        if picture.split == "val" or picture.file_name.endswith(("0.png", "1.png")):
+            for question in picture.qa:
+                question.source = "questions"
+    parts, rule = tell_apart(data, 0.25, 0)
+    asked = [p for p in data.pictures if p.split == "train" and p.qa[0].source == "human"]
+    assert rule.startswith(f"{round(len(asked) * 0.25)} of {len(asked)} train pictures")
+    names = {split: {p.file_name for p in part.pictures} for split, part in parts.items()}
+    assert names["train"].isdisjoint(names["val"])
+    assert names["train"] | names["val"] == {p.file_name for p in data.pictures}
+    held = [p for p in parts["val"].pictures if p.split == "train"]
+    assert held
+    assert {p.qa[0].source for p in held} == {"human"}
+    assert {p.file_name for p in data.pictures if p.split == "val"} < names["val"]
 
 
 def test_made_questions_teach_but_are_not_what_is_scored(make_asked: Make) -> None:

@@ -42,47 +42,61 @@ def read_questions(
     return asked, np.array(owner, dtype=np.int64)
 
 
-def keep_asked(dataset: Dataset) -> Dataset:
-    """The pictures that have an answered question: no other needs features."""
-    kept = [i for i, picture in enumerate(dataset.pictures) if any(question.answers for question in picture.qa)]
+def keep_asked(dataset: Dataset, source: str | None = None) -> Dataset:
+    """The pictures that have an answered question, of that source where one is named: no other needs features."""
+
+    def told(question: Question) -> bool:
+        return bool(question.answers) and source in {None, question.source}
+
+    return _take(dataset, [i for i, picture in enumerate(dataset.pictures) if any(map(told, picture.qa))])
+
+
+def _take(dataset: Dataset, kept: Sequence[int]) -> Dataset:
     return replace(dataset, pictures=[dataset.pictures[i] for i in kept], rows=[dataset.rows[i] for i in kept])
 
 
+def _join(one: Dataset, other: Dataset) -> Dataset:
+    return replace(one, pictures=one.pictures + other.pictures, rows=[*one.rows, *other.rows])
+
+
 def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """The training pictures, told into those to learn from and those to validate on, `share` of them.
+    """The pictures of a part, told into those to learn from and those to validate on, `share` of them.
 
     By a hash of seed and `group`, without one of the content: no picture, nor its copy, is in both.
 
     Raises:
-        DataError: fewer than two training pictures with answered questions.
+        DataError: fewer than two pictures.
     """
-    train = keep_asked(dataset.select("train"))
-    keys = [f"g {picture.group}" if picture.group is not None else "" for picture in train.pictures]
+    keys = [f"g {picture.group}" if picture.group is not None else "" for picture in dataset.pictures]
     lone = [i for i, key in enumerate(keys) if not key]
-    for i, digest in zip(lone, content_hashes(train, [train.pictures[i] for i in lone]), strict=True):
+    for i, digest in zip(lone, content_hashes(dataset, [dataset.pictures[i] for i in lone]), strict=True):
         keys[i] = digest
     different = set(keys)
     if len(different) < 2:
         raise DataError(f"{dataset.folder}: {len(different)} training pictures with answered questions: 2 at least")
     order = sorted(different, key=lambda key: sha256_text(f"{seed} {key}"))
     held = set(order[: min(len(order) - 1, max(1, round(share * len(order))))])
-    parts = []
-    for wanted in (False, True):
-        kept = [i for i, key in enumerate(keys) if (key in held) is wanted]
-        parts.append(replace(train, pictures=[train.pictures[i] for i in kept], rows=[train.rows[i] for i in kept]))
-    return parts[0], parts[1]
+    learn, keep = ([i for i, key in enumerate(keys) if (key in held) is wanted] for wanted in (False, True))
+    return _take(dataset, learn), _take(dataset, keep)
 
 
 def tell_apart(dataset: Dataset, share: float, seed: int) -> tuple[dict[str, Dataset], str]:
-    """The pictures with questions to learn from (`train`) and to validate on (`val`), and how they were told apart: by
-    the data's own splits where its `val` has questions, else by `hold_out`."""
-    if "val" in dataset.splits():
-        val = keep_asked(dataset.select("val"))
-        if len(val):
-            return {"train": keep_asked(dataset.select("train")), "val": val}, "the data's own val split"
-    learn, held = hold_out(dataset, share, seed)
-    rule = f"{len(held)} of {len(learn) + len(held)} train pictures, by a hash of seed {seed} and group or content"
-    return {"train": learn, "val": held}, rule
+    """The pictures with questions to learn from (`train`) and to validate on (`val`), and how they were told apart.
+
+    By the data's own splits where its `val` has questions of people, or nobody's are in `train` either; else part of
+    the training pictures that people asked about is held out, for what people ask is what a model is judged by.
+    """
+    train = keep_asked(dataset.select("train"))
+    val = keep_asked(dataset.select("val")) if "val" in dataset.splits() else _take(dataset, [])
+    asked = keep_asked(train, "human")
+    if len(val) and (len(keep_asked(val, "human")) or not len(asked)):
+        return {"train": train, "val": val}, "the data's own val split"
+    asked = asked if len(asked) else train
+    learn, held = hold_out(asked, share, seed)
+    rows = set(asked.rows)
+    rest = _take(train, [i for i, row in enumerate(train.rows) if row not in rows])
+    rule = f"{len(held)} of {len(asked)} train pictures, by a hash of seed {seed} and group or content"
+    return {"train": _join(rest, learn), "val": _join(held, val)}, rule
 
 
 @dataclass
