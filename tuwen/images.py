@@ -162,6 +162,11 @@ def probe(path: Path | str) -> dict[str, Any]:
         }
 
 
+def shown_part(width: int, height: int, size: int, view: View) -> tuple[float, float, float, float]:
+    """The part of an upright picture that a `squash` or `center` view shows, in its pixels: left, top, right, bottom."""
+    return _box(width, height, size, view, 0)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode as RGB: transparency over white, 16-bit grey by its high byte, float grey by its range."""
     if image.mode == "RGB" and not image.has_transparency_data:

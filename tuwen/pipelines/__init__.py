@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, cast, overload
 from tuwen import checkpoint
 from tuwen.errors import ModelError
 from tuwen.pipelines.adapted import Adapted
+from tuwen.pipelines.answerer import Answer, Answerer, Gaze, Scored
 from tuwen.pipelines.captioning import Captioner
 from tuwen.pipelines.describer import Attention, Described, Describer, Sentence
 from tuwen.pipelines.embedder import Embedder, Vectors
@@ -15,20 +16,27 @@ from tuwen.pipelines.fetch import OFFERS
 from tuwen.pipelines.hub import HubEmbedder
 from tuwen.pipelines.hub_captioner import HubCaptioner, is_captioner
 from tuwen.pipelines.retrieval import Retrieval, read_model
+from tuwen.pipelines.vqa import Vqa
 
 __all__ = [
     "Adapted",
+    "Answer",
+    "Answerer",
     "Attention",
     "Captioner",
     "Described",
     "Describer",
     "Embedder",
+    "Gaze",
     "HubCaptioner",
     "HubEmbedder",
     "Pipeline",
     "Retrieval",
+    "Scored",
     "Sentence",
     "Vectors",
+    "Vqa",
+    "as_answerer",
     "as_describer",
     "as_embedder",
     "load",
@@ -36,8 +44,12 @@ __all__ = [
 ]
 
 HUB = "hf:"
-Pipeline: TypeAlias = Embedder | Describer
-PIPELINES: dict[str, type[Retrieval] | type[Captioner]] = {"retrieval": Retrieval, "captioning": Captioner}
+Pipeline: TypeAlias = Embedder | Describer | Answerer
+PIPELINES: dict[str, type[Retrieval] | type[Captioner] | type[Vqa]] = {
+    "retrieval": Retrieval,
+    "captioning": Captioner,
+    "vqa": Vqa,
+}
 
 
 @overload
@@ -45,12 +57,14 @@ def load(name: Literal["retrieval", "best", "chinese"] = ..., device: str | None
 @overload
 def load(name: Literal["captioning"], device: str | None = None) -> Describer: ...
 @overload
+def load(name: Literal["vqa"], device: str | None = None) -> Answerer: ...
+@overload
 def load(name: str, device: str | None = None) -> Pipeline: ...
 def load(name: str = "retrieval", device: str | None = None) -> Pipeline:
     """A pipeline by a shipped model's name, a run's folder, or `hf:` and the hub name or folder of a model.
 
     Its `task` says what it can do: `retrieval` embeds pictures and texts (an `Embedder`), `captioning` describes
-    pictures (a `Describer`). Of the hub these are CLIP, SigLIP and their kin, and captioners as BLIP and GIT; the short
+    pictures (a `Describer`), `vqa` answers questions about them (an `Answerer`). Of the hub these are CLIP, SigLIP and their kin, and captioners as BLIP and GIT; the short
     names of `tuwen models get` work too, once they are fetched.
 
     `device`: `cpu`, `cuda`, ...; None takes a GPU where there is one, told by its device file, because asking torch
@@ -87,6 +101,12 @@ def as_describer(pipeline: Pipeline) -> Describer:
     """The pipeline, for a command that describes pictures. ModelError where it is of another task."""
     _check_task(pipeline, "captioning")
     return cast(Describer, pipeline)
+
+
+def as_answerer(pipeline: Pipeline) -> Answerer:
+    """The pipeline, for a command that answers questions. ModelError where it is of another task."""
+    _check_task(pipeline, "vqa")
+    return cast(Answerer, pipeline)
 
 
 def _check_task(pipeline: Pipeline, task: str) -> None:

@@ -32,35 +32,45 @@ def batches(
     Raises:
         PictureError: one cannot be read; with `failed` it is noted there instead, and left out.
     """
+    for _, names, pixels in numbered(pictures, size, view, batch, failed):
+        yield names, pixels
+
+
+def numbered(
+    pictures: Iterable[Source], size: int, view: View, batch: int = BATCH, failed: Failed | None = None
+) -> Iterator[tuple[list[int], list[str], Pixels]]:
+    """As `batches`, and the place of each among those that were given, from 0."""
     if isinstance(pictures, str | Path):
         raise ModelError("takes a list of pictures, not one path: write [path]")
-    items = iter(pictures)
+    items = enumerate(pictures)
     with ThreadPoolExecutor(graphs.cores()) as pool:
-        ahead: deque[tuple[str, Future[Pixels]]] = deque()
+        ahead: deque[tuple[int, str, Future[Pixels]]] = deque()
+        places: list[int] = []
         names: list[str] = []
         read: list[Pixels] = []
         try:
             while True:
-                for picture in islice(items, 2 * batch - len(ahead)):
-                    ahead.append((_name(picture), pool.submit(_load, picture, size, view)))
+                for place, picture in islice(items, 2 * batch - len(ahead)):
+                    ahead.append((place, name_of(picture), pool.submit(_load, picture, size, view)))
                 if not ahead:
                     break
-                name, future = ahead.popleft()
+                place, name, future = ahead.popleft()
                 try:
                     read.append(future.result())
+                    places.append(place)
                     names.append(name)
                 except PictureError as error:
                     if failed is None:
                         raise
                     failed.append({"file": name, "why": str(error).removeprefix(f"{name}: ")})
                 if len(read) == batch:
-                    yield names, np.stack(read)
-                    names, read = [], []
+                    yield places, names, np.stack(read)
+                    places, names, read = [], [], []
         finally:
-            for _, future in ahead:
+            for *_, future in ahead:
                 future.cancel()
     if read:
-        yield names, np.stack(read)
+        yield places, names, np.stack(read)
 
 
 def _load(picture: Source, size: int, view: View) -> Pixels:
@@ -69,6 +79,6 @@ def _load(picture: Source, size: int, view: View) -> Pixels:
     return images.load_pil(picture, size, view)
 
 
-def _name(picture: Source) -> str:
+def name_of(picture: Source) -> str:
     """The path as it was given; of a PIL picture that of its file, where it has one."""
     return str(picture) if isinstance(picture, str | Path) else str(getattr(picture, "filename", ""))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from tuwen.errors import ModelError
+from tuwen.records import HAN
 from tuwen.text.words import normalise
 
 Rule = Literal["official", "plain"]
@@ -96,6 +97,11 @@ def soft_scores(answers: Sequence[str], kind: Worth = "official", rule: Rule = "
 def commonest(answers: Sequence[str], rule: Rule = "official") -> str:
     """The answer most people gave to a question, normalised; of equals, the one given first."""
     return Counter(normalise_answer(answer, rule) for answer in answers).most_common(1)[0][0] if answers else ""
+
+
+def answer_language(answer: str) -> str:
+    """`"zh"` with any Han character, `"en"` with other letters, else `""`: numbers belong to every language."""
+    return "zh" if HAN.search(answer) else "en" if any(map(str.isalpha, answer)) else ""
 
 
 class AnswerVocabulary:
