@@ -163,7 +163,7 @@ def probe(path: Path | str) -> dict[str, Any]:
 
 
 def shown_part(width: int, height: int, size: int, view: View) -> tuple[float, float, float, float]:
-    """The part of an upright picture that a `squash` or `center` view shows, in its pixels: left, top, right, bottom."""
+    """What a `squash` or `center` view shows of an upright picture, in its pixels: left, top, right, bottom."""
     return _box(width, height, size, view, 0)
 
 

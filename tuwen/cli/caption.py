@@ -9,14 +9,13 @@ import typer
 from rich.style import Style
 from rich.text import Text
 
-from tuwen.cli.common import print_json, say, warn
+from tuwen.cli.common import print_json, say, tell_failed, warn
 from tuwen.errors import DataError
 
 if TYPE_CHECKING:
     from tuwen.pipelines import Described
 
 MODEL = "captioning"
-SHOWN = 10  # unreadable pictures that are listed for people; --json lists all
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +78,7 @@ def caption(
         warnings = [f"{failure['file']}: {failure['why']}" for failure in failed]
         print_json({"captions": captions, "model": pipeline.name, "failed": failed}, warnings)
     else:
-        _tell_failed(failed)
+        tell_failed(failed)
         _tell(rows, bool(samples)) if told is None else say(Text(f"{out}: {told}"))
     if stopped:
         warn(f"stopped: {out} holds the first {len(rows)} of {len(files)} pictures")
@@ -90,15 +89,8 @@ def _refuse(failed: list[dict[str, str]], asked: list[Path]) -> None:
     """Nothing was described: the one reason, or a line each and then the sum."""
     if len(failed) == 1:
         raise DataError(f"{failed[0]['file']}: {failed[0]['why']}")
-    _tell_failed(failed)
+    tell_failed(failed)
     raise DataError(f"{asked[0]}: none of {len(failed)} pictures can be read, so nothing is described; replace them")
-
-
-def _tell_failed(failed: list[dict[str, str]]) -> None:
-    for failure in failed[:SHOWN]:
-        warn(f"{failure['file']}: {failure['why']}")
-    if len(failed) > SHOWN:
-        warn(f"and {len(failed) - SHOWN} more pictures that cannot be read (--json lists them)")
 
 
 def _tell(rows: list[Described], every: bool) -> None:

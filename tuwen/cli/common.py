@@ -9,6 +9,8 @@ from rich.console import Console
 
 from tuwen import __version__
 
+SHOWN = 10  # unreadable pictures that are listed for people; --json lists all
+
 
 class Pipe(Console):
     """A console whose reader may go away (`| head`): that is no error."""
@@ -29,6 +31,14 @@ def say(text: object) -> None:
 def warn(text: str) -> None:
     """Print a warning, on standard error, whatever is printed elsewhere."""
     err.print(f"warning: {text}", style="yellow", markup=False)
+
+
+def tell_failed(failed: list[dict[str, str]]) -> None:
+    """A warning for each picture that cannot be read, the first ones alone where they are many."""
+    for failure in failed[:SHOWN]:
+        warn(f"{failure['file']}: {failure['why']}")
+    if len(failed) > SHOWN:
+        warn(f"and {len(failed) - SHOWN} more pictures that cannot be read (--json lists them)")
 
 
 def envelope(result: dict[str, Any], warnings: list[str] | None = None) -> str:

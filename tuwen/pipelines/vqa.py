@@ -16,11 +16,12 @@ from tuwen.errors import ModelError
 from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
 from tuwen.pipelines.answerer import BEST, Answer, Gaze, Scored, check_asked, group_pictures
-from tuwen.pipelines.pictures import BATCH, Failed, Source, numbered
+from tuwen.pipelines.pictures import BATCH, Failed, Source, name_of, numbered
 from tuwen.pipelines.retrieval import read_model
 from tuwen.records import guess_language
 from tuwen.text import load_tokenizer
 from tuwen.text.answers import AnswerVocabulary, answer_language
+from tuwen.viz import grid_boxes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,7 +154,7 @@ class Vqa:
             "seed": config["seed"],
             "tokeniser": f"{self.tokenizer.kind}, {self.tokenizer.size} ids",
             "answers": f"{len(self.vocabulary)}, by the {self.vocabulary.rule} rule",
-            "confidence": f"{config['confidence']} at temperature {self.temperature:.3g}, sure from {self.threshold:.3g}",
+            "confidence": f"{config['confidence']}, temperature {self.temperature:.3g}, sure from {self.threshold:.3g}",
         }
 
     @property
@@ -231,12 +232,18 @@ class Vqa:
                 chosen, owner = zip(*wanted[start : start + QUESTIONS], strict=True)
                 asked = [questions[question] for question in chosen]
                 logits, given = self.logits(seen, asked, np.array(owner))
+                known = self._knows(given)
                 gazes = self._gaze(given, [sources[row] for row in owner]) if attend else [None] * len(asked)
                 best = self._best(logits, k)
-                for question, row, own, gaze in zip(chosen, owner, best, gazes, strict=True):
-                    sure, file = own[0].score >= self.threshold, sources[row]
-                    name = str(file) if isinstance(file, str | Path) else str(getattr(file, "filename", ""))
-                    yield question, Answer(questions[question], sure, own, gaze, name)
+                for question, row, own, word, gaze in zip(chosen, owner, best, known, gazes, strict=True):
+                    sure = word and own[0].score >= self.threshold
+                    yield question, Answer(questions[question], sure, own, gaze, name_of(sources[row]))
+
+    def _knows(self, given: Seen) -> list[bool]:
+        """Whether the model knows a word of each question."""
+        ids, tokenizer = given["ids"], self.tokenizer
+        known: list[bool] = ((ids != tokenizer.unk_id) & (ids != tokenizer.pad_id)).any(1).tolist()
+        return known
 
     def _best(self, logits: Tensor, k: int) -> list[list[Scored]]:
         scores = self.confidence(logits)
@@ -286,6 +293,5 @@ def _size(source: Source) -> tuple[int, int]:
 def _cells(source: Source, side: int, size: int, view: View) -> NDArray[np.float32]:
     """The cells of a grid over what a view shows of a picture, (side * side, 4) in pixels of the picture."""
     left, top, right, bottom = images.shown_part(*_size(source), size, view)
-    across, down = np.linspace(left, right, side + 1), np.linspace(top, bottom, side + 1)
-    cells = [(across[x], down[y], across[x + 1], down[y + 1]) for y in range(side) for x in range(side)]
-    return np.array(cells, np.float32)
+    cells = grid_boxes((side, side), (right - left, bottom - top)) + np.array([left, top, left, top])
+    return np.asarray(cells, np.float32)
