@@ -38,7 +38,6 @@ LEVELS = [
         "searching",
         "answering",
         "describing",
-        "detecting",
         "tune",
         "questions",
     },

@@ -28,7 +28,7 @@ def tree(folder):
 
 
 LAYOUTS = """ai-challenger coco cuhk-pedes daquar easy-vqa flickr8k flickr8k-cn folder huggingface karpathy precomputed
-text-pairs vqa2"""
+regions text-pairs vqa2"""
 
 
 def test_every_published_layout_has_an_importer():

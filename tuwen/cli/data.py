@@ -31,7 +31,8 @@ def import_(
         bool, typer.Option("--copy", help="Copy the pictures into DEST instead of pointing at them.")
     ] = False,
     annotations: Annotated[
-        list[Path] | None, typer.Option(help="Answers (vqa2) or captions (precomputed) in their own file; repeatable.")
+        list[Path] | None,
+        typer.Option(help="Answers (vqa2), captions (precomputed) or rows (regions) in their own file; repeatable."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -50,6 +51,8 @@ def _show_import(report: ImportReport) -> None:
         f"{report.captions_added:,} captions and {report.questions_added:,} questions added"
     )
     _show_counts(report.pictures, report.captions, report.questions, report.splits, report.languages)
+    if report.regions:
+        say(f"{report.regions:,} of {report.pictures:,} pictures have regions")
     for item in report.skipped:
         shown = ", ".join(item["examples"]) + (" ..." if item["count"] > len(item["examples"]) else "")
         say(f"[yellow]skipped[/] {item['count']:,}: {escape(item['why'])} ({escape(shown)})")

@@ -27,6 +27,7 @@ from tuwen.importers.karpathy import read_karpathy
 from tuwen.importers.locate import DEPTH, Finder
 from tuwen.importers.merging import join
 from tuwen.importers.precomputed import read_precomputed
+from tuwen.importers.regions import read_region_files
 from tuwen.importers.text_pairs import read_text_pairs
 from tuwen.importers.vqa2 import read_vqa2
 from tuwen.progress import track
@@ -44,6 +45,7 @@ IMPORTERS: dict[str, Callable[[Path, ImportOptions], Imported]] = {
     "huggingface": read_huggingface,
     "karpathy": read_karpathy,
     "precomputed": read_precomputed,
+    "regions": read_region_files,
     "text-pairs": read_text_pairs,
     "vqa2": read_vqa2,
 }
@@ -63,6 +65,7 @@ class ImportReport:
     pictures: int
     captions: int
     questions: int
+    regions: int  # pictures that have them
     splits: dict[str, int] = field(default_factory=dict)
     languages: dict[str, int] = field(default_factory=dict)
     skipped: list[dict[str, Any]] = field(default_factory=list)
@@ -125,6 +128,7 @@ def run_import(
         pictures=len(whole),
         captions=sum(len(picture.captions) for picture in whole.pictures),
         questions=sum(len(picture.qa) for picture in whole.pictures),
+        regions=sum(picture.regions is not None for picture in whole.pictures),
         splits=whole.splits(),
         languages=dict(Counter(caption.lang for _, caption in whole.captions(human=False))),
         skipped=imported.skipped.as_list(),

@@ -115,7 +115,8 @@ def _combine(old: Picture, new: Picture, done: Joined) -> Picture:
         "captions": old.captions + captions,
         "qa": qa + rest,
     }
-    update.update({key: getattr(old, key) or getattr(new, key) for key in ("id", "split", "group", "regions")})
+    update.update({key: getattr(old, key) or getattr(new, key) for key in ("id", "split", "group")})
+    update["regions"] = new.regions or old.regions  # as of features, those that come last are meant
     if features := {**feature_rows(old), **feature_rows(new)}:
         update["features"] = features
     if old.root is not None and new.root is None:  # it has been copied into the data set
