@@ -55,9 +55,10 @@ def run(recipe: Recipe, data: Path, out: Path, *, resume: bool = False, cache: P
         return summary
     dataset = datasets.load(data)
     pipeline = pipelines.load(str(out))
-    for split in ("val", "test"):
-        if split in dataset.splits():
-            summary[split] = evaluate.score(pipeline, dataset, split)
+    if isinstance(pipeline, pipelines.Vqa):
+        summary["calibration"] = evaluate.calibrate(pipeline, dataset)
+    for split in evaluate.scored_splits(pipeline, dataset):
+        summary[split] = evaluate.score(pipeline, dataset, split)
     write_atomic(out / "scores.json", json.dumps(summary, ensure_ascii=False, indent=2))
     write_atomic(out / "README.md", card.write(out, dataset, summary))
     return summary

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from tuwen.cli.common import envelope, print_json, say, warn
 from tuwen.errors import DataError
+
+if TYPE_CHECKING:
+    from tuwen.dataset import Dataset
+    from tuwen.pipelines import Pipeline
 
 COUNTS = ("distinct", "vocabulary")
 
@@ -41,22 +46,29 @@ def train(
         print_json(result)
         return
     say(f"{out}: {result['steps']} steps in {result['seconds']:.0f} s, best at step {result['best_step']}")
-    for split in ("val", "test"):
+    for split in ("held-out", "val", "test"):
         if split in result:
-            say(_table(f"{split}, {result[split]['n']} pictures", result[split]))
+            say(_table(f"{split}, {_count(result[split])}", result[split]))
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A shipped model, a run's folder, or hf:REPO.")],
     data: Annotated[Path, typer.Option(help="The data set's folder.")] = ...,  # type: ignore[assignment]
-    split: Annotated[str, typer.Option(help="Which rows to score.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Which rows to score; held-out: what an answering run validated on.")
+    ] = "test",
     lang: Annotated[str | None, typer.Option(help="Captions of this language alone: en or zh.")] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="The mean over so many parts: 5 for COCO's 1K.")] = None,
     beams: Annotated[
         int | None, typer.Option(min=1, max=50, help="Width of a captioner's search; default: the model's own.")
     ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="A blind answering run (model.blind=true) to score beside.", metavar="RUN")
+    ] = None,
+    made: Annotated[bool, typer.Option("--made", help="Score the questions that a tool made, not people's.")] = False,
     visualise: Annotated[
-        int | None, typer.Option(min=1, help="Write a page of a captioner's first N pictures into --out.", metavar="N")
+        int | None,
+        typer.Option(min=1, help="Write the first N pictures or questions, with the model's words, into --out."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the page.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
@@ -72,22 +84,63 @@ def evaluate(
     if json is not None and not json.parent.is_dir():
         raise DataError(f"{json}: there is no folder {json.parent}")
     pipeline, dataset = pipelines.load(model), datasets.load(data)
-    if out is not None and pipeline.task != "captioning":
-        raise DataError(f"{pipeline.name}: --visualise is for captioning models, not {pipeline.task}: leave it out")
-    result = score(pipeline, dataset, split, lang, folds, beams)
-    left_out = result["machine_text"]
-    warnings = [f"{left_out} captions written by a tool are left out: scores count human text"] if left_out else []
+    if out is not None and pipeline.task == "retrieval":
+        raise DataError(f"{pipeline.name}: --visualise is for models that describe or answer: leave it out")
+    blind = None if baseline is None else pipelines.load(baseline)
+    result = score(pipeline, dataset, split, lang, folds, beams, blind, made or None)
+    warnings = _warnings(result)
     if json is not None:
         write_atomic(json, envelope(result, warnings) + "\n")
     for warning in warnings:
         warn(warning)
-    say(_table(f"{result['model']} on {result['data']}, split {split}, {result['n']} pictures", result))
+    say(_table(f"{result['model']} on {result['data']}, split {split}, {_count(result)}", result))
+    if beside := result.get("baseline"):
+        low, high = beside["interval"]
+        told = f"{beside['difference']:+.1f} points ({low:+.1f} to {high:+.1f}) over {beside['model']}, which is blind"
+        say(Text(told))
     shown = {key: value for key, value in result["protocol"].items() if value not in (None, {}, "")}
     say("[dim]" + "; ".join(f"{key} {value}" for key, value in shown.items()) + "[/dim]")
     if visualise is not None and out is not None:
-        from tuwen.gallery import write_captions
+        say(Text(str(_visualise(pipeline, dataset, split, visualise, out, lang, beams, made))))
 
-        say(str(write_captions(out, pipelines.as_describer(pipeline), dataset, split, visualise, lang, beams)))
+
+def _visualise(
+    pipeline: Pipeline,
+    dataset: Dataset,
+    split: str,
+    count: int,
+    out: Path,
+    lang: str | None,
+    beams: int | None,
+    made: bool,
+) -> Path:
+    """Write the page of a split's first pictures or questions; its path."""
+    from tuwen import pipelines
+
+    if pipeline.task == "vqa":
+        from tuwen.gallery import write_answers
+
+        return write_answers(out, pipelines.as_answerer(pipeline), dataset, split, count, lang, made or None)
+    from tuwen.gallery import write_captions
+
+    return write_captions(out, pipelines.as_describer(pipeline), dataset, split, count, lang, beams)
+
+
+def _warnings(result: dict[str, Any]) -> list[str]:
+    """What was left out of a score, or is not what it seems."""
+    what = "questions" if result["task"] == "vqa" else "captions"
+    found = []
+    if left_out := result["machine_text"]:
+        found.append(f"{left_out} {what} written by a tool are left out: scores count human text")
+    if result["task"] == "vqa" and "human" not in result["protocol"]["sources"]:
+        found.append("a tool wrote these questions, nobody asked them: scores are of made questions alone")
+    return found
+
+
+def _count(result: dict[str, Any]) -> str:
+    from tuwen.evaluate import COUNTED
+
+    return f"{result['n']} {COUNTED[result['task']]}"
 
 
 def _table(title: str, result: dict[str, Any]) -> Table:
@@ -105,6 +158,14 @@ def _table(title: str, result: dict[str, Any]) -> Table:
         intervals = [result.get("intervals", {}).get(name, {}).get(key) for name in columns]
         values = [metrics[key] for metrics in columns.values()]
         table.add_row(key, *(_cell(key, *pair) for pair in zip(values, intervals, strict=True)))
+    types: dict[str, dict[str, float]] = result["metrics"].get("by_type") or {}
+    for group, kinds in types.items():
+        if group == "question_type" and kinds == types.get("answer_type"):
+            continue  # the data tells them by their answers alone
+        for kind in kinds:
+            values = [metrics["by_type"][group].get(kind) for metrics in columns.values()]
+            name = f"{group.removesuffix('_type')}: {kind}"
+            table.add_row(Text(name, "dim"), *(_cell(kind, value, None) for value in values))
     return table
 
 

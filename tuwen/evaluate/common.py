@@ -29,7 +29,7 @@ def machine_captions(part: Dataset) -> int:
     return sum(caption.source != "human" for picture in part.pictures for caption in picture.captions)
 
 
-def protocol(pipeline: Pipeline, dataset: Dataset, captions: int) -> dict[str, Any]:
+def protocol(pipeline: Pipeline, dataset: Dataset, captions: int | None = None) -> dict[str, Any]:
     """What any number needs beside it to be one."""
     return {
         "version": __version__,
@@ -37,7 +37,7 @@ def protocol(pipeline: Pipeline, dataset: Dataset, captions: int) -> dict[str, A
         **pipeline.about(),
         "input": f"{pipeline.size}x{pipeline.size}, {pipeline.view}",
         "text": text.protocol(),
-        "captions": captions,
+        **({} if captions is None else {"captions": captions}),
         "decoder": images.DECODER,
         "data_sha256": dataset.fingerprint(),
         "intervals": f"95%, bootstrap over pictures, 1,000 draws, seed {INTERVAL_SEED}",

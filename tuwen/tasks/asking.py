@@ -23,6 +23,8 @@ from tuwen.text.answers import AnswerVocabulary, Worth
 
 Ints = NDArray[np.int64]
 
+OWN_SPLIT = "the data's own val split"
+
 
 def read_questions(
     dataset: Dataset, langs: list[str] | None = None, sources: list[str] | None = None, max_words: int | None = None
@@ -90,7 +92,7 @@ def tell_apart(dataset: Dataset, share: float, seed: int) -> tuple[dict[str, Dat
     val = keep_asked(dataset.select("val")) if "val" in dataset.splits() else _take(dataset, [])
     asked = keep_asked(train, "human")
     if len(val) and (len(keep_asked(val, "human")) or not len(asked)):
-        return {"train": train, "val": val}, "the data's own val split"
+        return {"train": train, "val": val}, OWN_SPLIT
     asked = asked if len(asked) else train
     learn, held = hold_out(asked, share, seed)
     rows = set(asked.rows)
