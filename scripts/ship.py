@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--baseline", help="a blind answering run to score beside")
     args = parser.parse_args()
     config = checkpoint.read_config(args.run)
     out = checkpoint.SHIPPED / args.name
@@ -35,12 +36,14 @@ def main() -> None:
     data = dataset.load(args.data)
     summary = json.loads((args.run / "scores.json").read_text(encoding="utf-8"))
     pipeline = pipelines.load(args.name)
-    for split in ("val", "test"):
-        if split in data.splits():
-            summary[split] = evaluate.score(pipeline, data, split)
-            for lang, metrics in summary[split]["per_language"].items():
-                told = (f"{key} {value:.1f}" for key, value in metrics.items() if value is not None)
-                print(split, lang, " ".join(told))
+    blind = pipelines.load(args.baseline) if args.baseline else None
+    if isinstance(pipeline, pipelines.Vqa):
+        summary["calibration"] = evaluate.calibrate(pipeline, data)
+    for split in evaluate.scored_splits(pipeline, data):
+        summary[split] = evaluate.score(pipeline, data, split, baseline=blind)
+        for lang, metrics in summary[split]["per_language"].items():
+            told = (f"{key} {value:.1f}" for key, value in metrics.items() if isinstance(value, float))
+            print(split, lang, " ".join(told))
     write_atomic(out / "README.md", card.write(out, data, summary))
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {size / 1e6:.2f} MB")

@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     from tuwen.store import Model
 
 Words = tuple[str, str]  # English, Chinese
-LEADING = ("loss", "rsum", "cider", "i2t_r", "t2i_r")  # the groups of curves that are shown first
+LEADING = ("loss", "rsum", "cider", "accuracy", "i2t_r", "t2i_r")  # the groups of curves that are shown first
+BESIDE_ACCURACY = ("accuracy", "exact", "upper_bound", "majority", "train/accuracy")
 NAMES: dict[str, Words] = {
     "loss": ("Training loss", "训练损失"),
     "lr": ("Learning rate", "学习率"),
     "rsum": ("Sum of the six recalls", "六个召回率之和"),
+    "accuracy": ("Accuracy, and what bounds it (%)", "准确率及其上下界（%）"),
+    "answer_type": ("Accuracy by type of answer (%)", "各类答案的准确率（%）"),
+    "question_type": ("Accuracy by type of question (%)", "各类问题的准确率（%）"),
+    "lang": ("Accuracy by language (%)", "各语言的准确率（%）"),
     "i2t_r": ("Picture to text: R@1, R@5, R@10 (%)", "以图找文：R@1、R@5、R@10（%）"),
     "t2i_r": ("Text to picture: R@1, R@5, R@10 (%)", "以文找图：R@1、R@5、R@10（%）"),
 }
@@ -156,6 +161,10 @@ def charts(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _group(split: str, name: str) -> str:
     if name == "lr":
         return name
+    if name in BESIDE_ACCURACY:
+        return "accuracy"
+    if (group := name.partition("/")[0]) in NAMES and group != name:
+        return group
     return "loss" if split == "train" else re.sub(r"\d+$", "", name)
 
 
@@ -196,7 +205,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _facts(rows: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> list[tuple[str, Words]]:
     """The final scores with their intervals, or the best validation so far."""
-    for split in ("test", "val"):
+    for split in ("test", "val", "held-out"):
         if isinstance(scores.get(split), dict):
             return _scored(scores[split])
     best: dict[str, float] = {}
@@ -217,7 +226,7 @@ def _scored(score: Mapping[str, Any]) -> list[tuple[str, Words]]:
                 span = f" ({low:.1f}–{high:.1f})" if low is not None else ""
                 label = f"R@1 {lang}, {way[0]}{span}, {where}", f"R@1 {lang},{way[1]}{span},{where}"
                 facts.append((f"{metrics[key]:.1f}", label))
-        for key, name in (("cider", "CIDEr"), ("bleu4", "BLEU-4")):
+        for key, name in (("cider", "CIDEr"), ("bleu4", "BLEU-4"), ("accuracy", "accuracy"), ("exact", "exact match")):
             if key in metrics:
                 facts.append((f"{metrics[key]:.1f}", (f"{name} {lang}, {where}", f"{name} {lang},{where}")))
     return facts

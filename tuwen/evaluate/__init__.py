@@ -12,7 +12,7 @@ from tuwen.evaluate.sureness import HELD_OUT, calibrate
 from tuwen.pipelines import Pipeline, Vqa
 from tuwen.tasks.asking import OWN_SPLIT, keep_asked
 
-__all__ = ["COUNTED", "SHOWN", "calibrate", "score", "scored_splits"]
+__all__ = ["COUNTED", "HELD_OUT", "SHOWN", "calibrate", "score", "scored_splits"]
 
 SCORERS: dict[str, Callable[..., dict[str, Any]]] = {
     "retrieval": retrieval.score,
