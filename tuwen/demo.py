@@ -1,5 +1,5 @@
-"""The main job on the embedded models: photographs that come inside packages, indexed, searched in two languages and
-described."""
+"""The main job on the embedded models: photographs that come inside packages, indexed, searched in two languages,
+described and asked about."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuwen.answering import as_dict as as_json
 from tuwen.describing import as_dict
 from tuwen.errors import DataError, StoreError
 from tuwen.indexing import describe, index_folder
+from tuwen.records import guess_language
 from tuwen.report import Page, Words, write_page
 from tuwen.searching import Hit, search_image, search_text
 from tuwen.store import FILES, LanceStore, check_model, open_store
 
 if TYPE_CHECKING:
-    from tuwen.pipelines import Describer, Embedder
+    from tuwen.pipelines import Answerer, Describer, Embedder
 
 SHOWN = 5  # hits a query
 DESCRIBED = 12  # pictures that are described: the first by their names
+ASKED_OF = 6  # of one's own pictures are asked about
 LEAST = 12  # photographs that make a demo
 
 # Where the photographs lie: package, folder, file, and whose they are as the package says it.
@@ -80,6 +83,34 @@ OWN = [  # for a folder that the user names: nobody knows what is in it
 LIKE = "motorcycle_left.png"
 
 
+@dataclass(frozen=True)
+class About:
+    """One question about a sample in two languages and the answers that are right."""
+
+    file: str
+    en: str
+    zh: str
+    right: tuple[str, ...]
+
+
+QUESTIONS = [  # written before any model answered them
+    About("chelsea.png", "is there a cat in the picture?", "图中有猫吗？", ("yes", "是", "有")),
+    About("chelsea.png", "is there a dog in the picture?", "图中有狗吗？", ("no", "否", "没有")),
+    About("astronaut.png", "what is the colour of her suit?", "她的衣服是什么颜色的？", ("orange", "橙色", "橘色")),
+    About("astronaut.png", "who is in the picture?", "图中的人是谁？", ("woman", "女人", "女士")),
+    About("camera.png", "what is the man doing?", "男人在做什么？", ("taking pictures", "photographing", "拍照")),
+    About("coffee.png", "what is on the table?", "桌子上有什么？", ("cup", "coffee", "杯子", "咖啡")),
+    About("flower.jpg", "what colour is the flower?", "花是什么颜色的？", ("orange", "橙色", "红色", "red")),
+    About("grace_hopper.jpg", "how many people are there?", "图中有几个人？", ("1",)),
+    About("motorcycle_left.png", "what colour is the motorcycle?", "摩托车是什么颜色的？", ("red", "红色")),
+    About("rocket.jpg", "is it a picture of a beach?", "这是海滩吗？", ("no", "否", "不是")),
+]
+OWN_QUESTIONS = (  # of the first pictures of a folder that the user names
+    ("how many people are there?", "图中有几个人？"),
+    ("what is the person doing?", "图中的人在做什么？"),
+)
+
+
 def collect(folder: Path) -> dict[str, str]:
     """Copy the samples that are installed here into a folder: name -> credit. DataError below LEAST."""
     credits = {}
@@ -102,9 +133,13 @@ def collect(folder: Path) -> dict[str, str]:
 
 
 def run_demo(
-    pipeline: Embedder, out: Path, pictures: Path | None = None, describer: Describer | None = None
+    pipeline: Embedder,
+    out: Path,
+    pictures: Path | None = None,
+    describer: Describer | None = None,
+    answerer: Answerer | None = None,
 ) -> dict[str, Any]:
-    """Index, search in two languages and by a picture, describe, write `report.html`; returns what was seen."""
+    """Index, search in two languages and by a picture, describe, answer, write `report.html`; returns what was seen."""
     credits: dict[str, str] = {}
     db, asked = out / "index", OWN
     folder = pictures or out / "pictures"
@@ -126,6 +161,8 @@ def run_demo(
         "like": {"file": str(like), "hits": [asdict(hit) for hit in near]},
         "captions": _describe(describer, rows) if describer else [],
         "describer": describer.name if describer else None,
+        "answers": _answer(answerer, rows, bool(credits)) if answerer else [],
+        "answerer": answerer.name if answerer else None,
         "threshold": dict(pipeline.threshold),
         "model": str(store.model),
         "report": str(out / "report.html"),
@@ -167,6 +204,24 @@ def _describe(describer: Describer, rows: list[dict[str, Any]]) -> list[dict[str
     return [as_dict(one) for both in zip(*told, strict=True) for one in both]
 
 
+def _answer(answerer: Answerer, rows: list[dict[str, Any]], samples: bool) -> list[dict[str, Any]]:
+    """Answers to the questions about the samples, or to a few about the first of one's own pictures, each language of
+    the model after the other. `right`: whether the best answer is, None where nobody knows."""
+    files = {row["path"]: Path(row["folder"], row["path"]) for row in rows}
+    asked: list[tuple[Path, str, tuple[str, ...] | None]] = []
+    for lang in answerer.languages:
+        spoken = 0 if lang == "en" else 1
+        if samples:
+            asked += [(files[one.file], (one.en, one.zh)[spoken], one.right) for one in QUESTIONS if one.file in files]
+        else:
+            asked += [(file, both[spoken], None) for file in list(files.values())[:ASKED_OF] for both in OWN_QUESTIONS]
+    answers = answerer.answer([file for file, _, _ in asked], [question for _, question, _ in asked], attend=False)
+    return [
+        {**as_json(answer), "right": None if right is None else answer.best[0].text in right}
+        for answer, (_, _, right) in zip(answers, asked, strict=True)
+    ]
+
+
 def tally(queries: list[dict[str, Any]], lang: str) -> tuple[int, int, int]:
     """Of one language: how often the picture meant came first, among the first three, and the number asked."""
     ranks = [query["rank"] for query in queries if query["meant"] and query["lang"] == lang]
@@ -185,6 +240,7 @@ def _page(seen: dict[str, Any], rows: list[dict[str, Any]], credits: dict[str, s
         footer=[
             f"model {seen['model']}; no-match threshold {seen['threshold'] or 'not set'}; score: cosine",
             *([f"described by {seen['describer']}"] if seen["describer"] else []),
+            *([f"answered by {seen['answerer']}"] if seen["answerer"] else []),
         ],
     )
     for lang, tongue in (("en", ("English", "英文")), ("zh", ("Chinese", "中文"))):
@@ -211,6 +267,8 @@ def _page(seen: dict[str, Any], rows: list[dict[str, Any]], credits: dict[str, s
     page.sections.append({"kind": "like", "title": ("By a picture", "以图找图"), "note": None, "cards": [card]})
     if seen["captions"]:
         page.sections.append(told_section(page, seen["captions"]))
+    if seen["answers"]:
+        page.sections.append(_answers_section(page, seen["answers"]))
     wall = [
         {
             "picture": page.picture(Path(row["folder"], row["path"])),
@@ -238,6 +296,23 @@ def told_section(page: Page, captions: list[dict[str, Any]]) -> dict[str, Any]:
         "模型对任何图片都会给出描述，但只认识训练中见过的事物，对其他内容只会说出最相近的。",
     )
     return {"kind": "told", "title": ("Described", "自动描述"), "note": note, "cards": cards}
+
+
+def _answers_section(page: Page, answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The pictures that were asked about, each with a line a question."""
+    lines: dict[str, list[tuple[str, str]]] = {}
+    for one in answers:
+        best, mark = one["best"][0], {True: " ✓", False: " ✗", None: ""}[one["right"]]
+        doubt = "" if one["sure"] else " (?)"
+        text = f"{one['question']} {best['text']} {best['score']:.0%}{doubt}{mark}"
+        lines.setdefault(one["file"], []).append((guess_language(one["question"]), text))
+    cards = [{"picture": page.picture(file), "title": Path(file).name, "lines": own} for file, own in lines.items()]
+    note: Words = (
+        "The questions were written before any model answered them. (?) marks an answer that the model is not sure of, "
+        "✓ and ✗ say whether it is right. The model knows what its training showed, and no more.",
+        "问题在模型作答之前就已写定。(?) 表示模型没有把握，✓ 与 ✗ 表示对错。模型只了解训练中见过的内容。",
+    )
+    return {"kind": "told", "title": ("Asked", "图片问答"), "note": note, "cards": cards}
 
 
 def _query(page: Page, query: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tuwen.cli.common import print_json, say, warn
 from tuwen.errors import DataError
 
 TOLD = 3  # hits a line
-DESCRIBER = "captioning"
+DESCRIBER, ANSWERER = "captioning", "vqa"
 
 
 def register(app: typer.Typer) -> None:
@@ -27,16 +27,18 @@ def demo(
     model: Annotated[str, typer.Option(help="A shipped model or a run's folder.")] = "retrieval",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Index sample photographs (or yours), search them in two languages and by a picture, describe, write a report."""
+    """Index sample photographs (or yours), search them in two languages and by a picture, describe them, answer
+    questions about them, write a report."""
     from tuwen import checkpoint, pipelines
     from tuwen.demo import run_demo
 
     if pictures is not None and not pictures.is_dir():
         raise DataError(f"{pictures}: there is no such folder")
     embedder = pipelines.as_embedder(pipelines.load(model))
-    shipped = DESCRIBER in checkpoint.shipped_models()
-    describer = pipelines.as_describer(pipelines.load(DESCRIBER)) if shipped else None
-    seen = run_demo(embedder, out, pictures, describer)
+    shipped = checkpoint.shipped_models()
+    describer = pipelines.as_describer(pipelines.load(DESCRIBER)) if DESCRIBER in shipped else None
+    answerer = pipelines.as_answerer(pipelines.load(ANSWERER)) if ANSWERER in shipped else None
+    seen = run_demo(embedder, out, pictures, describer, answerer)
     if json:
         print_json(seen, seen["index"]["warnings"])
     else:
@@ -77,6 +79,7 @@ def tell(seen: dict[str, Any]) -> None:
     found = ", ".join(f"{Path(hit['file']).name} {hit['score']:.3f}" for hit in like["hits"][:TOLD])
     say(Text.assemble((f"like the picture {Path(like['file']).name}", "bold"), f"\n  {found or 'no match'}\n"))
     _tell_captions(seen["captions"])
+    _tell_answers(seen["answers"])
     for lang, name in (("en", "English"), ("zh", "Chinese")):
         first, three, asked = tally(seen["queries"], lang)
         if asked:
@@ -95,6 +98,18 @@ def _tell_captions(captions: list[dict[str, Any]]) -> None:
     for name, texts in lines.items():
         say(Text.assemble((name, "bold"), "  ", "  ·  ".join(texts)))
     if lines:
+        say("")
+
+
+def _tell_answers(answers: list[dict[str, Any]]) -> None:
+    """A line a question: its picture, the question and the best answer."""
+    for one in answers:
+        best, doubt = one["best"][0], "" if one["sure"] else "  not sure"
+        told = f"  {best['text']} {best['score']:.0%}{doubt}"
+        say(Text.assemble((Path(one["file"]).name, "bold"), f"  {one['question']}", (told, "cyan")))
+    if known := [one["right"] for one in answers if one["right"] is not None]:
+        say(Text(f"{sum(known)} of {len(known)} answers are right"))
+    if answers:
         say("")
 
 
