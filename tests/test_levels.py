@@ -38,6 +38,7 @@ LEVELS = [
         "searching",
         "answering",
         "describing",
+        "detecting",
         "tune",
         "questions",
     },

@@ -20,6 +20,7 @@ from tuwen.dataset import MANIFEST, ROWS, Dataset, feature_rows, fill_splits, re
 from tuwen.errors import DataError, PictureError
 from tuwen.progress import track
 from tuwen.records import HAN, Caption, Picture
+from tuwen.regions import read_regions
 
 MAX_WORDS = 50
 SIGNS = {"exploding": "pixels are more than|too large", "truncated": "truncat|incomplete|premature|is empty"}
@@ -62,6 +63,7 @@ def check(folder: Path | str) -> CheckReport:
     _count(dataset, report)
     thumbs, of = _look(dataset, report)
     _compare(dataset, thumbs, of, named, report)
+    _check_regions(dataset, report)
     _check_groups(dataset, report)
     _check_texts(dataset, report)
     _check_languages(dataset, report)
@@ -130,8 +132,6 @@ def _look(dataset: Dataset, report: CheckReport) -> tuple[Thumbs, list[int]]:
             without.append(show(dataset, picture))
         else:
             report.errors.append(Finding(thumb[0], show(dataset, picture), thumb[1]))
-        if picture.regions and not (dataset.folder / picture.regions).is_file():
-            report.errors.append(Finding("missing", picture.regions, f"regions of {show(dataset, picture)}"))
     if without:
         what = f"{len(without):,} pictures have features but no file: nothing that needs pixels can use them"
         report.warnings.append(Finding("features_only", without[0], what))
@@ -188,6 +188,38 @@ def _report_pair(
     elif a.group is None or a.group != b.group:
         kind = "duplicate" if same else "near_duplicate"
         report.warnings.append(Finding(f"{kind}_in_split", file, f"{how} {other}; both are of split {b.split}"))
+
+
+def _check_regions(dataset: Dataset, report: CheckReport) -> None:
+    """Files that are missing, broken or of several widths, and pictures without where others have theirs."""
+    named = [picture for picture in dataset.pictures if picture.regions]
+    files = [str(dataset.folder / str(picture.regions)) for picture in named]
+    widths: dict[int, str] = {}
+    read = track(_map(_width, files), len(files), "reading regions")
+    for picture, found in zip(named, read, strict=True):
+        if isinstance(found, int):
+            widths.setdefault(found, str(picture.regions))
+        else:
+            detail = found or f"regions of {show(dataset, picture)}"
+            report.errors.append(Finding("broken" if found else "missing", str(picture.regions), detail))
+    if len(widths) > 1:
+        (width, _), (other, file_name) = list(widths.items())[:2]
+        what = f"regions {other} wide, others {width}: one model takes one kind; find or import all by one detector"
+        report.errors.append(Finding("region_widths", file_name, what))
+    without = [picture for picture in dataset.pictures if not picture.regions]
+    if named and without:
+        what = f"{len(without):,} of {len(dataset):,} pictures have no regions; 'tuwen regions' finds them in all"
+        report.warnings.append(Finding("regions_missing", show(dataset, without[0]), what))
+
+
+def _width(path: str) -> int | str:
+    """Of the regions in a file, or what is wrong with it; nothing where there is none."""
+    if not Path(path).is_file():
+        return ""
+    try:
+        return int(read_regions(Path(path)).features.shape[1])
+    except DataError as error:
+        return str(error).removeprefix(f"{path}: ")
 
 
 def _check_groups(dataset: Dataset, report: CheckReport) -> None:

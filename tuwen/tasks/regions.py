@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from tuwen.dataset import Dataset
 from tuwen.errors import DataError
+from tuwen.regions import read_regions
 
 REGIONS = "regions"  # a tower's name that means: each picture's own file
 
@@ -56,21 +56,12 @@ class RegionFiles:
 
     def _one(self, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Features (n, D) and boxes (n, 4), xyxy as shares of the picture."""
-        path = self.files[row]
-        try:
-            with np.load(path, allow_pickle=False) as body:
-                features, boxes = body["features"][: self.most], body["boxes"][: self.most].astype(np.float32)
-                size = body.get("size")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: not readable as regions (boxes and features in .npz): {error}") from None
-        if features.ndim != 2 or boxes.shape != (len(features), 4) or not len(features):
-            raise DataError(
-                f"{path}: features (n, d) and boxes (n, 4) are asked for; it has {features.shape}, {boxes.shape}"
-            )
+        held = read_regions(self.files[row], self.most)
+        features, boxes, size = held.features, held.boxes.astype(np.float32), held.size
         if size is None:  # width and height, after EXIF rotation
             try:
                 with Image.open(self.pictures[row]) as picture:
-                    size = np.array(ImageOps.exif_transpose(picture).size)
+                    size = ImageOps.exif_transpose(picture).size
             except OSError as error:
                 raise DataError(f"{self.pictures[row]}: can't be read ({error}); its boxes need its size") from None
         return features, boxes / np.tile(np.asarray(size, np.float32), 2)

@@ -1,0 +1,164 @@
+"""Regions for pictures that have none: the boxes of a DETR-like detector, and its last hidden state of each.
+
+(Carion et al., ECCV 2020, and its kin in transformers: Conditional and Deformable DETR, RT-DETR, D-FINE, YOLOS.)
+Loading never opens a connection (`tuwen models get` does), reads safetensors alone, and runs no code of a model's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tuwen import dataset as datasets
+from tuwen import images
+from tuwen.errors import DataError, ModelError, PictureError
+from tuwen.files import sha256_text
+from tuwen.pipelines.fetch import find_folder, weight_files
+from tuwen.pipelines.hub import weights_sha256
+from tuwen.progress import track
+from tuwen.regions import FOLDER, Regions, write_regions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST = 36  # regions a picture, as in the public features of bottom-up attention
+AHEAD = 4  # pictures decoded while one is looked at
+PREPARATION = "preprocessor_config.json"
+
+
+class Detector:
+    """A detector that transformers builds, in float32. It looks at one picture at a time, so that none is padded."""
+
+    def __init__(self, source: str, device: str | None = None) -> None:
+        """`source`: `hf:` and a hub name whose files are here, or a local folder. `device`: None takes a GPU where
+        torch has one.
+
+        Raises:
+            ModelError: it is not here, is no such detector, or its weights are broken or a pickle.
+        """
+        source = source.removeprefix("hf:")
+        self.folder = find_folder(source)
+        self.name = f"hf:{self.folder if Path(source).expanduser().is_dir() else source}"
+        weights = weight_files(self.folder, self.name)
+
+        import torch
+        from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
+        from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
+
+        from tuwen.towers.hub import asked, from_hub
+
+        config = asked(AutoConfig, str(self.folder))
+        if config.model_type not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
+            raise ModelError(f"{self.name}: a {config.model_type}, not a detector as DETR, RT-DETR or YOLOS are")
+        backbone = getattr(config, "backbone_config", None)
+        if getattr(backbone, "model_type", "") == "timm_backbone" and find_spec("timm") is None:
+            raise ModelError(
+                f"{self.name}: its backbone is timm's: pip install timm, or take an RT-DETR, which has none"
+            )
+        if not (self.folder / PREPARATION).is_file():
+            raise ModelError(f"{self.name}: no {PREPARATION}, which says how it sees; copy it to {self.folder}")
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._classes = int(config.num_labels)
+        self._prepare = asked(AutoImageProcessor, str(self.folder), backend="pil")
+        net, _ = from_hub(AutoModelForObjectDetection, str(self.folder))
+        self._net = net.float().eval().to(self.device)
+        self._masked = "pixel_mask" in inspect.signature(net.forward).parameters
+        seen = (self.folder / PREPARATION).read_text(encoding="utf-8")
+        self.fingerprint = sha256_text(f"{[weights_sha256(path) for path in weights]} {seen}")[:12]
+
+    def detect(self, picture: Image, most: int = MOST) -> Regions:
+        """The `most` surest boxes of an upright RGB picture, surest first, in its pixels, with features (n, d) float32.
+
+        Raises:
+            ModelError: the model gives no boxes with a hidden state each.
+        """
+        import torch
+
+        from tuwen.towers.hub import quiet
+
+        with quiet():
+            inputs = self._prepare(images=[picture], return_tensors="pt")
+        given = {"pixel_values": inputs["pixel_values"].to(self.device)}
+        if self._masked and "pixel_mask" in inputs:
+            given["pixel_mask"] = inputs["pixel_mask"].to(self.device)
+        with torch.inference_mode():
+            out = self._net(**given)
+        logits, boxes, states = out.get("logits"), out.get("pred_boxes"), out.get("last_hidden_state")
+        if logits is None or boxes is None or states is None or states.shape[1] < boxes.shape[1]:
+            raise ModelError(f"{self.name}: gives no boxes with a hidden state each, as DETR does; name another")
+        # one class more than labels is "nothing here", in a softmax; else each class stands for itself
+        alone = logits.shape[-1] == self._classes
+        sure = (logits.sigmoid() if alone else logits.softmax(-1)[..., :-1])[0].amax(-1)  # (Q,)
+        best = sure.argsort(descending=True, stable=True)[:most]
+        middle, half = boxes[0, best, :2], boxes[0, best, 2:] / 2  # shares of the picture
+        corners = torch.cat([middle - half, middle + half], 1).clamp(0, 1)
+        states = states[0, -boxes.shape[1] :][best]  # of YOLOS the patches come first
+        pixels = corners.float().cpu().numpy() * np.array([*picture.size] * 2, np.float32)
+        return Regions(pixels.astype(np.float32), states.float().cpu().numpy(), picture.size)
+
+
+def write(folder: Path | str, source: str, most: int = MOST, device: str | None = None) -> dict[str, Any]:
+    """Find regions in all pictures of a data set, and say how many.
+
+    One `.npz` a picture's content, whole or not at all, in `regions/NAME-FINGERPRINT-MOST/`: a stopped run goes on
+    with the next picture. `metadata.jsonl` is written at the end; regions of other makers are no longer named in it,
+    for one model takes features of one kind.
+
+    Raises:
+        DataError: no data set, or none of its pictures can be read.
+        ModelError: as `Detector`.
+    """
+    data = datasets.read(folder)
+    detector = Detector(source, device)
+    name = re.sub(r"[^\w.-]+", "-", Path(detector.name.removeprefix("hf:")).name)
+    there = Path(FOLDER) / f"{name}-{detector.fingerprint}-{most}"
+    failed: list[dict[str, str]] = []
+    counts = {"found": 0, "kept": 0, "replaced": 0}
+    looked = _read_ahead([data.path(picture) for picture in data.pictures], data.folder / there)
+    for picture, (path, read) in zip(data.pictures, track(looked, len(data), "looking for regions"), strict=True):
+        try:
+            content, image = read.result()
+        except PictureError as error:
+            failed.append({"file": str(path), "why": str(error).removeprefix(f"{path}: ")})
+            continue
+        file = there / f"{content}.npz"
+        if image is None or (data.folder / file).is_file():
+            counts["kept"] += 1
+        else:
+            write_regions(data.folder / file, detector.detect(image, most))
+            counts["found"] += 1
+        counts["replaced"] += picture.regions not in (None, file.as_posix())
+        picture.regions = file.as_posix()
+    if len(failed) == len(data):
+        raise DataError(f"{failed[0]['file']}: {failed[0]['why']}; no picture of {folder} can be read")
+    datasets.save(data)
+    return {"data": str(folder), "detector": detector.name, "folder": there.as_posix(), **counts, "failed": failed}
+
+
+def _read_ahead(paths: Sequence[Path], there: Path) -> Iterator[tuple[Path, Future[tuple[str, Image | None]]]]:
+    """Each path with its content's name and its picture, some decoded ahead; None where its regions are there."""
+
+    def read(path: Path) -> tuple[str, Image | None]:
+        content = images.content_id(path)[:32]
+        return content, None if (there / f"{content}.npz").is_file() else images.open_image(path)
+
+    with ThreadPoolExecutor(2) as pool:
+        ahead: deque[tuple[Path, Future[tuple[str, Image | None]]]] = deque()
+        try:
+            for path in paths:
+                ahead.append((path, pool.submit(read, path)))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft()
+            while ahead:
+                yield ahead.popleft()
+        finally:
+            for _, future in ahead:
+                future.cancel()
