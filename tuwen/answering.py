@@ -70,7 +70,7 @@ def as_dict(answer: Answer, file: str | None = None, drawn: str | None = None) -
         attention = {
             "rows": rows,
             "columns": columns,
-            "boxes": None if gaze.boxes is None else np.round(gaze.boxes, 1).astype(float).tolist(),
+            "boxes": None if gaze.boxes is None else np.asarray(gaze.boxes, float).round(1).tolist(),
             "weights": [round(weight, 5) for weight in gaze.weights.tolist()],
             "file": drawn,
         }
