@@ -17,7 +17,7 @@ from tuwen.records import guess_language
 class FakeAnswerer:
     """Answers every question by the picture's colours, commonest first, in the question's language; sure from 0.6.
 
-    Its attention is on the upper left of a 2 x 2 grid; it knows no word that begins with z. `asked`: what each call did.
+    Its attention is on the upper left of a 2 x 2 grid; it knows no word that begins with z. `asked`: each call.
     """
 
     task = "vqa"

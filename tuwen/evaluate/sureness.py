@@ -48,17 +48,14 @@ def tell_parts(pipeline: Vqa, dataset: Dataset) -> dict[str, Dataset]:
     return tell_apart(dataset, recipe.data.held_out, recipe.seed)[0]
 
 
-def validation_questions(part: Dataset) -> tuple[list[Question], NDArray[np.int64]]:
-    """Those of people, as validation takes them; made ones where there are no others."""
-    questions, owner = read_questions(part, sources=["human"])
-    return (questions, owner) if questions else read_questions(part)
-
-
 def calibrate(pipeline: Vqa, dataset: Dataset) -> dict[str, Any]:
     """Fit temperature and threshold on every other validation picture, check them on the rest, and keep them in the
-    run's `config.json` and in the pipeline. Returns what is kept; shares and errors in percent."""
+    run's `config.json` and in the pipeline. Returns what is kept; shares and errors in percent.
+
+    All their questions count, made ones too: a user asks as much of what captions tell as of what people asked.
+    """
     part = tell_parts(pipeline, dataset)["val"]
-    questions, owner = validation_questions(part)
+    questions, owner = read_questions(part)
     logits, right = _gather(pipeline, part, questions, owner)
     seen = np.unique(owner)
     fit = np.isin(owner, seen[::2]) if len(seen) > 1 else np.ones(len(owner), np.bool_)
@@ -72,7 +69,6 @@ def calibrate(pipeline: Vqa, dataset: Dataset) -> dict[str, Any]:
     found = {
         "temperature": round(temperature, 4),
         "threshold": round(threshold, 4),
-        "precision": round(100 * fitting.PRECISION, 1),
         "fitted_on": int(fit.sum()),
         "checked_on": int(check.sum()),
         "ece_before": 100 * metrics.calibration_error(before[check], right[check]),

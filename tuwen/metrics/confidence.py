@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
 
-PRECISION = 2 / 3  # of the answers that are told as sure, how many should be right
-LEAST = 20  # answers that a precision is believed of
+EVEN = 0.5  # an answer is sure that is right more often than not
 TEMPERATURES = np.geomspace(1 / 16, 16, 41)
 
 
@@ -41,10 +40,21 @@ def fit_temperature(logits: NDArray[np.floating], right: Scores, kind: Literal["
     return float(min(np.geomspace(coarse / step, coarse * step, 11).tolist(), key=loss))
 
 
-def fit_threshold(confidence: Scores, right: Scores, precision: float = PRECISION) -> float:
-    """The lowest confidence of (n,) such that of the answers at or above it `precision` are right (n,); 1: none is."""
-    order = np.argsort(-confidence, kind="stable")
-    held, share = confidence[order], right[order].cumsum() / np.arange(1, len(order) + 1)
-    last = np.append(held[1:] < held[:-1], True)[: len(order)]  # equal ones pass together
-    good = np.flatnonzero((share >= precision) & last & (np.arange(1, len(order) + 1) >= min(LEAST, len(order))))
-    return float(held[good[-1]]) if len(good) else 1.0
+def fit_threshold(confidence: Scores, right: Scores, share: float = EVEN) -> float:
+    """The lowest confidence (n,) from which an answer is right (n,) at least as often as `share`; 1 where none is.
+
+    How often an answer of each confidence is right is told by isotonic regression: it never falls as confidence rises,
+    so a few lucky guesses of low confidence count with their neighbours.
+    """
+    order = np.argsort(confidence, kind="stable")
+    values, first = np.unique(confidence[order], return_index=True)
+    sums = np.add.reduceat(right[order], first) if len(values) else np.zeros(0)
+    counts = np.diff(np.append(first, len(order)))
+    blocks: list[tuple[float, float, float]] = []  # lowest confidence, sum right, how many
+    for value, total, count in zip(values, sums, counts, strict=True):
+        block = (float(value), float(total), float(count))
+        while blocks and blocks[-1][1] * block[2] >= block[1] * blocks[-1][2]:  # the one below is right as often
+            below = blocks.pop()
+            block = (below[0], below[1] + block[1], below[2] + block[2])
+        blocks.append(block)
+    return next((value for value, total, count in blocks if total >= share * count), 1.0)
