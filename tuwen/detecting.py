@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +19,8 @@ from tuwen import images
 from tuwen.errors import DataError, ModelError, PictureError
 from tuwen.files import sha256_text
 from tuwen.pipelines.fetch import find_folder, weight_files
-from tuwen.pipelines.hub import weights_sha256
+from tuwen.pipelines.hub import PREPARATION, makers_sight, weights_sha256
+from tuwen.pipelines.pictures import note_failed, read_ahead
 from tuwen.progress import track
 from tuwen.regions import FOLDER, Regions, write_regions
 
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 MOST = 36  # regions a picture, as in the public features of bottom-up attention
 AHEAD = 4  # pictures decoded while one is looked at
-PREPARATION = "preprocessor_config.json"
 
 
 class Detector:
@@ -50,7 +47,7 @@ class Detector:
         weights = weight_files(self.folder, self.name)
 
         import torch
-        from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
+        from transformers import AutoConfig, AutoModelForObjectDetection
         from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
 
         from tuwen.towers.hub import asked, from_hub
@@ -63,11 +60,9 @@ class Detector:
             raise ModelError(
                 f"{self.name}: its backbone is timm's: pip install timm, or take an RT-DETR, which has none"
             )
-        if not (self.folder / PREPARATION).is_file():
-            raise ModelError(f"{self.name}: no {PREPARATION}, which says how it sees; copy it to {self.folder}")
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._classes = int(config.num_labels)
-        self._prepare = asked(AutoImageProcessor, str(self.folder), backend="pil")
+        self._prepare = makers_sight(self.folder, self.name)
         net, _ = from_hub(AutoModelForObjectDetection, str(self.folder))
         self._net = net.float().eval().to(self.device)
         self._masked = "pixel_mask" in inspect.signature(net.forward).parameters
@@ -122,12 +117,19 @@ def write(folder: Path | str, source: str, most: int = MOST, device: str | None 
     there = Path(FOLDER) / f"{name}-{detector.fingerprint}-{most}"
     failed: list[dict[str, str]] = []
     counts = {"found": 0, "kept": 0, "replaced": 0}
-    looked = _read_ahead([data.path(picture) for picture in data.pictures], data.folder / there)
-    for picture, (path, read) in zip(data.pictures, track(looked, len(data), "looking for regions"), strict=True):
+
+    def read(path: Path) -> tuple[str, Image | None]:
+        """Its content's name and the picture; None where its regions are there."""
+        content = images.content_id(path)[:32]
+        return content, None if (data.folder / there / f"{content}.npz").is_file() else images.open_image(path)
+
+    looked = read_ahead([data.path(picture) for picture in data.pictures], read, AHEAD)
+    for picture, (path, future) in zip(data.pictures, track(looked, len(data), "looking for regions"), strict=True):
         try:
-            content, image = read.result()
+            content, image = future.result()
         except PictureError as error:
-            failed.append({"file": str(path), "why": str(error).removeprefix(f"{path}: ")})
+            note_failed(failed, str(path), error)
+            picture.regions = None
             continue
         file = there / f"{content}.npz"
         if image is None or (data.folder / file).is_file():
@@ -141,24 +143,3 @@ def write(folder: Path | str, source: str, most: int = MOST, device: str | None 
         raise DataError(f"{failed[0]['file']}: {failed[0]['why']}; no picture of {folder} can be read")
     datasets.save(data)
     return {"data": str(folder), "detector": detector.name, "folder": there.as_posix(), **counts, "failed": failed}
-
-
-def _read_ahead(paths: Sequence[Path], there: Path) -> Iterator[tuple[Path, Future[tuple[str, Image | None]]]]:
-    """Each path with its content's name and its picture, some decoded ahead; None where its regions are there."""
-
-    def read(path: Path) -> tuple[str, Image | None]:
-        content = images.content_id(path)[:32]
-        return content, None if (there / f"{content}.npz").is_file() else images.open_image(path)
-
-    with ThreadPoolExecutor(2) as pool:
-        ahead: deque[tuple[Path, Future[tuple[str, Image | None]]]] = deque()
-        try:
-            for path in paths:
-                ahead.append((path, pool.submit(read, path)))
-                if len(ahead) > AHEAD:
-                    yield ahead.popleft()
-            while ahead:
-                yield ahead.popleft()
-        finally:
-            for _, future in ahead:
-                future.cancel()

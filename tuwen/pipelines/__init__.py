@@ -14,6 +14,7 @@ from tuwen.pipelines.describer import Attention, Described, Describer, Sentence
 from tuwen.pipelines.embedder import Embedder, Vectors
 from tuwen.pipelines.fetch import OFFERS
 from tuwen.pipelines.hub import HubEmbedder
+from tuwen.pipelines.hub_answerer import HubAnswerer, is_answerer
 from tuwen.pipelines.hub_captioner import HubCaptioner, is_captioner
 from tuwen.pipelines.retrieval import Retrieval, read_model
 from tuwen.pipelines.vqa import Vqa
@@ -28,6 +29,7 @@ __all__ = [
     "Describer",
     "Embedder",
     "Gaze",
+    "HubAnswerer",
     "HubCaptioner",
     "HubEmbedder",
     "Pipeline",
@@ -65,7 +67,8 @@ def load(name: str = "retrieval", device: str | None = None) -> Pipeline:
 
     Its `task` says what it can do: `retrieval` embeds pictures and texts (an `Embedder`), `captioning` describes
     pictures (a `Describer`), `vqa` answers questions about them (an `Answerer`). Of the hub these are CLIP, SigLIP and
-    their kin, and captioners as BLIP and GIT; the short names of `tuwen models get` work too, once they are fetched.
+    their kin, captioners as BLIP and GIT, and ViLT and BLIP for questions; the short names of `tuwen models get` work
+    too, once they are fetched.
 
     `device`: `cpu`, `cuda`, ...; None takes a GPU where there is one, told by its device file, because asking torch
     would cost its import.
@@ -75,6 +78,8 @@ def load(name: str = "retrieval", device: str | None = None) -> Pipeline:
     """
     if name.startswith(HUB) or (name in OFFERS and not Path(name).exists()):
         source = name.removeprefix(HUB)
+        if is_answerer(source):
+            return HubAnswerer(source, device)
         return HubCaptioner(source, device) if is_captioner(source) else HubEmbedder(source, device)
     name, device = str(name), device or _default_device()
     folder = checkpoint.find_run(name)

@@ -80,6 +80,20 @@ def is_here(source: str) -> bool:
         return False
 
 
+def architectures(source: str) -> set[str]:
+    """What a model's configuration says that it is; nothing where that is broken, which is told when it is opened.
+
+    Raises:
+        ModelError: its files are not here.
+    """
+    folder = find_folder(OFFERS[source].repo if source in OFFERS else source)
+    try:
+        names = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError, AttributeError):
+        return set()
+    return set(map(str, names))
+
+
 def weight_files(folder: Path, name: str) -> list[Path]:
     """The safetensors of a model's folder. ModelError where there are none, or not all."""
     try:

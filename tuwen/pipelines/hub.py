@@ -31,6 +31,7 @@ MAX_TOKENS = {"chinese_clip": 52}
 CLIP_NORM = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF_NORM = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CHINESE = "一只狗在草地上奔跑"
+PREPARATION = "preprocessor_config.json"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")  # without one, transformers makes a tokeniser of no words
 
 
@@ -181,6 +182,21 @@ def _unit(output: Any) -> Vectors:
     vectors = getattr(output, "pooler_output", output)
     unit: Vectors = functional.normalize(vectors.float(), dim=-1).cpu().numpy()
     return unit
+
+
+def makers_sight(folder: Path, name: str) -> Any:
+    """How its makers prepare a picture, of any shape: transformers' processor, through Pillow.
+
+    Raises:
+        ModelError: the folder does not say.
+    """
+    from transformers import AutoImageProcessor
+
+    from tuwen.towers.hub import asked
+
+    if not (folder / PREPARATION).is_file():
+        raise ModelError(f"{name}: no {PREPARATION}, which says how it sees; copy it to {folder}")
+    return asked(AutoImageProcessor, str(folder), backend="pil")
 
 
 def weights_sha256(path: Path) -> str:

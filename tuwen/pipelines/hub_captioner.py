@@ -6,7 +6,6 @@ a model.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from tuwen.errors import ModelError
 from tuwen.files import sha256_text
 from tuwen.pipelines.describer import TOP_P, Attention, Described, Sentence, check_request, distinct, sentence
-from tuwen.pipelines.fetch import CONFIG, OFFERS, find_folder, weight_files
+from tuwen.pipelines.fetch import architectures, find_folder, weight_files
 from tuwen.pipelines.hub import CHINESE, CLIP_NORM, VOCABULARIES, weights_sha256
 from tuwen.pipelines.pictures import Failed, Source, batches
 from tuwen.records import HAN
@@ -36,17 +35,12 @@ def is_captioner(source: str) -> bool:
     Raises:
         ModelError: its files are not here.
     """
-    folder = find_folder(OFFERS[source].repo if source in OFFERS else source)
-    try:
-        names = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or []
-    except (OSError, ValueError, AttributeError):
-        return False  # what is broken is told when it is opened
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     known: set[str] = set()
     for value in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
         known.update([value] if isinstance(value, str) else value)
-    return bool(known.intersection(map(str, names)))
+    return bool(known & architectures(source))
 
 
 class HubCaptioner:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ Source: TypeAlias = "Path | str | Image"
 Failed: TypeAlias = list[dict[str, str]]  # {"file", "why"}: pictures that cannot be read
 
 BATCH = 32
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def batches(
@@ -42,35 +45,51 @@ def numbered(
     """As `batches`, and the place of each among those that were given, from 0."""
     if isinstance(pictures, str | Path):
         raise ModelError("takes a list of pictures, not one path: write [path]")
-    items = enumerate(pictures)
-    with ThreadPoolExecutor(graphs.cores()) as pool:
-        ahead: deque[tuple[int, str, Future[Pixels]]] = deque()
-        places: list[int] = []
-        names: list[str] = []
-        read: list[Pixels] = []
+    places: list[int] = []
+    names: list[str] = []
+    read: list[Pixels] = []
+    for (place, picture), future in read_ahead(enumerate(pictures), lambda item: _load(item[1], size, view), 2 * batch):
         try:
-            while True:
-                for place, picture in islice(items, 2 * batch - len(ahead)):
-                    ahead.append((place, name_of(picture), pool.submit(_load, picture, size, view)))
-                if not ahead:
-                    break
-                place, name, future = ahead.popleft()
-                try:
-                    read.append(future.result())
-                    places.append(place)
-                    names.append(name)
-                except PictureError as error:
-                    if failed is None:
-                        raise
-                    failed.append({"file": name, "why": str(error).removeprefix(f"{name}: ")})
-                if len(read) == batch:
-                    yield places, names, np.stack(read)
-                    places, names, read = [], [], []
-        finally:
-            for *_, future in ahead:
-                future.cancel()
+            read.append(future.result())
+        except PictureError as error:
+            note_failed(failed, name_of(picture), error)
+            continue
+        places.append(place)
+        names.append(name_of(picture))
+        if len(read) == batch:
+            yield places, names, np.stack(read)
+            places, names, read = [], [], []
     if read:
         yield places, names, np.stack(read)
+
+
+def read_ahead(
+    items: Iterable[T], work: Callable[[T], R], most: int, workers: int | None = None
+) -> Iterator[tuple[T, Future[R]]]:
+    """Each item with what `work` makes of it, in their order; threads are at most `most` items ahead.
+
+    `workers`: threads; None: one a core.
+    """
+    rest = iter(items)
+    ahead: deque[tuple[T, Future[R]]] = deque()
+    with ThreadPoolExecutor(workers or graphs.cores()) as pool:
+        try:
+            while True:
+                for item in islice(rest, most - len(ahead)):
+                    ahead.append((item, pool.submit(work, item)))
+                if not ahead:
+                    return
+                yield ahead.popleft()
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+
+def note_failed(failed: Failed | None, name: str, error: PictureError) -> None:
+    """Note a picture that cannot be read; without a list to note it in, raise."""
+    if failed is None:
+        raise error
+    failed.append({"file": name, "why": str(error).removeprefix(f"{name}: ")})
 
 
 def _load(picture: Source, size: int, view: View) -> Pixels:
