@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from tuwen.config.adapter import AdapterConfig, AdapterRecipe
 from tuwen.config.captioning import CaptioningConfig, CaptioningRecipe, CaptionLossConfig, RegionsConfig
 from tuwen.config.parts import DataConfig, Recipe, TowerConfig, TrainConfig
-from tuwen.config.retrieval import ImageConfig, LossConfig, RetrievalConfig, RetrievalRecipe, TextConfig
+from tuwen.config.retrieval import HubsConfig, ImageConfig, LossConfig, RetrievalConfig, RetrievalRecipe, TextConfig
 from tuwen.errors import ConfigError, suggest
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "CaptioningConfig",
     "CaptioningRecipe",
     "DataConfig",
+    "HubsConfig",
     "ImageConfig",
     "LossConfig",
     "Recipe",

@@ -39,7 +39,7 @@ class Retrieval:
             raise ModelError(f"{folder}: no {checkpoint.WEIGHTS}: the training saved none, go on with --resume")
         self.folder, self.config, self.device = folder, config, device
         self.name = config.get("name") or folder.name
-        self.dim: int = config["model"]["width"]
+        self.dim: int = config.get("dim", config["model"]["width"])
         tower = config["tower"]
         self.precomputed = tower["size"] is None
         self.size: int = tower["size"] or 0
