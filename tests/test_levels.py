@@ -35,6 +35,7 @@ LEVELS = [
         "indexing",
         "listing",
         "searching",
+        "reranking",
         "describing",
         "tune",
         "questions",

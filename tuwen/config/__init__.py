@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from tuwen.config.adapter import AdapterConfig, AdapterRecipe
 from tuwen.config.captioning import CaptioningConfig, CaptioningRecipe, CaptionLossConfig, RegionsConfig
 from tuwen.config.parts import DataConfig, Recipe, TowerConfig, TrainConfig
+from tuwen.config.reranker import CrossConfig, RankingConfig, RerankerRecipe
 from tuwen.config.retrieval import HubsConfig, ImageConfig, LossConfig, RetrievalConfig, RetrievalRecipe, TextConfig
 from tuwen.errors import ConfigError, suggest
 
@@ -20,12 +21,15 @@ __all__ = [
     "CaptionLossConfig",
     "CaptioningConfig",
     "CaptioningRecipe",
+    "CrossConfig",
     "DataConfig",
     "HubsConfig",
     "ImageConfig",
     "LossConfig",
+    "RankingConfig",
     "Recipe",
     "RegionsConfig",
+    "RerankerRecipe",
     "RetrievalConfig",
     "RetrievalRecipe",
     "TextConfig",
@@ -42,6 +46,7 @@ KINDS: dict[str, type[Recipe]] = {
     "retrieval": RetrievalRecipe,
     "captioning": CaptioningRecipe,
     "adapter": AdapterRecipe,
+    "reranker": RerankerRecipe,
 }
 
 

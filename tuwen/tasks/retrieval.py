@@ -62,6 +62,9 @@ class RetrievalTask:
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
         start = checkpoint.find_run(recipe.start) if recipe.start else None
         self.began = checkpoint.read_config(start, self.name) if start else None  # config of the run it goes on from
+        self.start = (
+            f"{self.began['name']} {checkpoint.fingerprint(start, self.began)}" if start and self.began else None
+        )
         self.tokenizer = load_tokenizer(start) if start else train_tokenizer(recipe, dataset)
         self.dataset = dataset
         self.framed = recipe.model.text.kind == "bert"  # sentences stand between a start and an end word
@@ -129,6 +132,7 @@ class RetrievalTask:
             **self.built,
             "dim": self.recipe.model.width + (EXTRA if self.built["hubs"] else 0),
             "tower": describe_tower(self.tower, self.image, self.recipe.data),
+            "start": self.start,
             "seed": self.recipe.seed,
             "notes": self.recipe.notes,
             "pretrained": self._pretrained(),

@@ -2,6 +2,7 @@
 
 from tuwen.models.retrieval.adapter import Adapter
 from tuwen.models.retrieval.attentive import AttentivePicture
+from tuwen.models.retrieval.cross import Cross, grid_features, word_states
 from tuwen.models.retrieval.dual import DualEncoder
 from tuwen.models.retrieval.hubs import EXTRA, Hubs
 from tuwen.models.retrieval.picture import PictureEncoder
@@ -12,8 +13,11 @@ __all__ = [
     "Adapter",
     "AttentivePicture",
     "BertEncoder",
+    "Cross",
     "DualEncoder",
     "Hubs",
     "PictureEncoder",
     "RecurrentEncoder",
+    "grid_features",
+    "word_states",
 ]
