@@ -81,7 +81,7 @@ class Reranker:
             path = self.folder / checkpoint.WEIGHTS
             checkpoint.load_state(model, checkpoint.read_tensors(path), str(path))
             self._cross = model.to(self.device).eval()
-        return self._cross  # type: ignore[return-value]
+        return self._cross
 
     @property
     def top(self) -> int:
@@ -126,7 +126,7 @@ class Reranker:
         ids, lengths = (torch.from_numpy(part) for part in encoded)
         words = []
         with torch.inference_mode():
-            for some, own in zip(ids.split(SENTENCES), lengths.split(SENTENCES), strict=True):
+            for some, own in zip(torch.split(ids, SENTENCES), torch.split(lengths, SENTENCES), strict=True):
                 states, _ = word_states(self.base.model.sentence, some.to(self.device), own.to(self.device))
                 words.append(self.cross.read_words(states).half())
         return torch.cat(words), lengths.to(self.device)

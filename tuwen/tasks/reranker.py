@@ -183,7 +183,7 @@ class Gallery:
         ids, self.lengths = pad([pairs.ids[c] for c in inside], task.tokenizer.pad_id)
         states, text = [], []
         with torch.no_grad():
-            for some, length in zip(ids.split(256), self.lengths.split(256), strict=True):
+            for some, length in zip(torch.split(ids, 256), torch.split(self.lengths, 256), strict=True):
                 found, vectors = word_states(task.base.sentence, some, length)
                 states.append(found.half())
                 text.append(vectors if task.base.hubs is None else task.base.hubs.mark_sentences(vectors))
@@ -201,7 +201,7 @@ class Gallery:
             blocks = [self.rows[i : i + 64] for i in range(0, len(self.rows), 64)]
             features = (self.task._features(self.pairs, block).to(device) for block in blocks)
             regions = torch.cat([cross.read_regions(block) for block in features])
-            words = torch.cat([cross.read_words(some.float().to(device)) for some in self.states.split(512)])
+            words = torch.cat([cross.read_words(some.float().to(device)) for some in torch.split(self.states, 512)])
             out = {}
             for lang, (own, lists) in self.lists.items():
                 pictures, captions = lists.pairs()

@@ -97,8 +97,9 @@ class Cross(nn.Module):
         """(P, 2, H, N, e) regions, (P, K, T, .) words of K sentences each, (P, K, T) mask -> (P, K) scores."""
         keys, values = regions.unbind(1)  # (P, H, N, e)
         width = keys.shape[1] * keys.shape[3]
-        query, told, word, gate = words.flatten(1, 2).split([width, width, self.hidden, 1], -1)  # (P, L, .), L = K T
-        query, told = (side.unflatten(-1, (self.heads, -1)) for side in (query, told))  # (P, L, H, e)
+        sizes = [width, width, self.hidden, 1]
+        query, told, word, gate = torch.split(words.flatten(1, 2), sizes, -1)  # (P, L, .), L = K T
+        query, told = (side.reshape(*side.shape[:2], self.heads, -1) for side in (query, told))  # (P, L, H, e)
         similar = self.log_temperature.exp() * (query.transpose(1, 2) @ keys.transpose(2, 3))  # (P, H, L, N)
         looked = similar.softmax(-1).to(values.dtype) @ values  # (P, H, L, e)
         match = l2_normalise(looked).to(told.dtype).transpose(1, 2) * told  # (P, L, H, e)
@@ -133,8 +134,8 @@ class Cross(nn.Module):
         pictures, sentences = pairs
         out = torch.zeros(len(pictures))
         order = pictures.argsort(stable=True)
-        for rows in order.split(torch.unique(pictures, return_counts=True)[1].tolist()):  # a picture's pairs
-            for some in rows.split(256):
+        for rows in torch.split(order, torch.unique(pictures, return_counts=True)[1].tolist()):  # a picture's pairs
+            for some in torch.split(rows, 256):
                 own = sentences[some]
                 fit = self.compare(regions[pictures[some[:1]]].float(), words[own].float(), lengths[own])
                 out[some] = fit[0].float().cpu()
@@ -142,4 +143,4 @@ class Cross(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(..., W) -> (..., H, W / H), each head at unit length."""
-        return l2_normalise(x.unflatten(-1, (self.heads, -1))).to(x.dtype)
+        return l2_normalise(x.reshape(*x.shape[:-1], self.heads, -1)).to(x.dtype)
