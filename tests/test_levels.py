@@ -37,6 +37,7 @@ LEVELS = [
         "listing",
         "searching",
         "answering",
+        "reranking",
         "describing",
         "detecting",
         "tune",

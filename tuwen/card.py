@@ -34,6 +34,7 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
         f"| data sha256 | {provenance['data']} |",
         f"| versions | {', '.join(f'{k} {v}' for k, v in provenance['versions'].items())}, git {provenance['git']} |",
         f"| training | {summary['epochs']} epochs, {summary['steps']} steps, {summary['seconds']:.0f} s |",
+        *([f"| began with | {config['start']} |"] if config.get("start") else []),
         f"| best | step {summary['best_step']} by validation |",
         *_answering(config),
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuwen.errors import ModelError
-from tuwen.files import write_atomic
+from tuwen.files import sha256_file, sha256_text, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,11 @@ def read_config(folder: Path, task: str | None = None) -> dict[str, Any]:
     if task and config["task"] != task:
         raise ModelError(f"{folder}: a {config['task']} model, but {task} is needed here: name another with --model")
     return config
+
+
+def fingerprint(folder: Path, config: dict[str, Any]) -> str:
+    """What tells a run's vectors from those of every other: its weights and its tower's."""
+    return sha256_text(f"{sha256_file(folder / WEIGHTS)} {config['tower']['sha256']}")[:16]
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ class Run:
             self.average.to(accelerator.device)
         self.kept: dict[str, Tensor] = {}  # what the task keeps between epochs
         self.per_epoch = len(task.train)
-        self.total = max(1, round(recipe.train.epochs * self.per_epoch))
+        self.total = max(int(recipe.train.epochs > 0), round(recipe.train.epochs * self.per_epoch))
         self.every = recipe.train.evaluate_every or self.per_epoch
         torch.manual_seed(recipe.seed + rank_offset(accelerator))
 
@@ -132,6 +132,8 @@ class Run:
         """Every step that is still to come; `stop` is asked after each, and saves."""
         state, settings = self.state, self.recipe.train
         self.last_save = time.monotonic()
+        if not self.total:
+            self._evaluate()
         with bar() as progress:
             follow = progress.add_task("training", total=self.total, completed=state.step, note="")
             for epoch, batch in self._batches():

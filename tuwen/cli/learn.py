@@ -59,6 +59,9 @@ def evaluate(
     ] = "test",
     lang: Annotated[str | None, typer.Option(help="Captions of this language alone: en or zh.")] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="The mean over so many parts: 5 for COCO's 1K.")] = None,
+    rerank: Annotated[
+        str | None, typer.Option(help="A re-ranker's run: score what it makes of the first hits.", metavar="RUN")
+    ] = None,
     beams: Annotated[
         int | None, typer.Option(min=1, max=50, help="Width of a captioner's search; default: the model's own.")
     ] = None,
@@ -84,6 +87,8 @@ def evaluate(
     if json is not None and not json.parent.is_dir():
         raise DataError(f"{json}: there is no folder {json.parent}")
     pipeline, dataset = pipelines.load(model), datasets.load(data)
+    if rerank is not None:
+        pipeline = pipelines.load_reranker(rerank, pipelines.as_embedder(pipeline))
     if out is not None and pipeline.task == "retrieval":
         raise DataError(f"{pipeline.name}: --visualise is for models that describe or answer: leave it out")
     blind = None if baseline is None else pipelines.load(baseline)
@@ -100,6 +105,9 @@ def evaluate(
         say(Text(told))
     shown = {key: value for key, value in result["protocol"].items() if value not in (None, {}, "")}
     say("[dim]" + "; ".join(f"{key} {value}" for key, value in shown.items()) + "[/dim]")
+    for name, told in result.get("rerank", {}).items():
+        value, low, high = told["mean_recall"]
+        say(f"re-ranked, {name}: mean recall {value:+.1f} ({low:+.1f} to {high:+.1f}), {told['verdict']}")
     if visualise is not None and out is not None:
         say(Text(str(_visualise(pipeline, dataset, split, visualise, out, lang, beams, made))))
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from tuwen.config.adapter import AdapterConfig, AdapterRecipe
 from tuwen.config.captioning import CaptioningConfig, CaptioningRecipe, CaptionLossConfig, RegionsConfig
 from tuwen.config.parts import DataConfig, Recipe, TokenizerConfig, TowerConfig, TrainConfig
-from tuwen.config.retrieval import ImageConfig, LossConfig, RetrievalConfig, RetrievalRecipe, TextConfig
+from tuwen.config.reranker import CrossConfig, RankingConfig, RerankerRecipe
+from tuwen.config.retrieval import HubsConfig, ImageConfig, LossConfig, RetrievalConfig, RetrievalRecipe, TextConfig
 from tuwen.config.vqa import VqaConfig, VqaRecipe
 from tuwen.errors import ConfigError, suggest
 
@@ -21,11 +22,15 @@ __all__ = [
     "CaptionLossConfig",
     "CaptioningConfig",
     "CaptioningRecipe",
+    "CrossConfig",
     "DataConfig",
+    "HubsConfig",
     "ImageConfig",
     "LossConfig",
+    "RankingConfig",
     "Recipe",
     "RegionsConfig",
+    "RerankerRecipe",
     "RetrievalConfig",
     "RetrievalRecipe",
     "TextConfig",
@@ -46,6 +51,7 @@ KINDS: dict[str, type[Recipe]] = {
     "captioning": CaptioningRecipe,
     "vqa": VqaRecipe,
     "adapter": AdapterRecipe,
+    "reranker": RerankerRecipe,
 }
 
 

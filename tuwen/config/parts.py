@@ -58,7 +58,7 @@ class TowerConfig(Part):
 class TrainConfig(Part):
     """The loop's settings."""
 
-    epochs: float = Field(10, gt=0)
+    epochs: float = Field(10, ge=0)  # 0: nothing is learned; what a task takes from the data is still filled in
     batch_size: int = Field(128, ge=1)
     optimiser: Literal["adam", "adamw", "adamax"] = "adam"
     lr: float = Field(2e-4, gt=0)

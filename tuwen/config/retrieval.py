@@ -46,6 +46,17 @@ class ImageConfig(TowerConfig):
         return self
 
 
+class HubsConfig(Part):
+    """What is taken off similarities for lying near everything: `weight` times the log-mean-exp over training items."""
+
+    weight: float = Field(0.0, ge=0)  # 0: nothing, and vectors as wide as `model.width`
+    beta: float = Field(20.0, gt=0)  # of the log-mean-exp: 0 would be the mean, large is the nearest item
+    pictures: int = Field(3000, ge=1)  # training pictures kept, or all where there are fewer
+    sentences: int = Field(2000, ge=1)  # training captions kept, as many of each language
+    picture_axes: int = Field(48, ge=1)  # principal axes that they are kept in
+    sentence_axes: int = Field(24, ge=1)
+
+
 class RetrievalConfig(Part):
     """Two encoders into one space."""
 
@@ -54,6 +65,7 @@ class RetrievalConfig(Part):
     text: TextConfig = TextConfig()
     scale: float = Field(14.3, gt=0)  # first logit scale, 1 / temperature
     max_scale: float = Field(100.0, gt=0)
+    hubs: HubsConfig = HubsConfig()
 
     @model_validator(mode="after")
     def _heads_divide(self) -> RetrievalConfig:

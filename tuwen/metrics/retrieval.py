@@ -6,7 +6,7 @@ before it (a collapsed model ranks last, not first), and so does one whose simil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 CUTS = (1, 5, 10)
 Groups = Sequence[object] | NDArray[Any]
+Rescore = Callable[[str, int, NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,17 @@ def retrieval_metrics(
     owner: NDArray[Any],
     groups: Groups | None = None,
     chunk: int = 256,
+    rescore: Rescore | None = None,
 ) -> Scores:
     """Scores both directions.
 
     `image_emb` (n, d), `text_emb` (m, d) (L2-normalised, any float type), `owner` (m,) the picture of each
     caption, `groups` (n,) identities (None in it: the picture is its own). Right are all captions of a
     picture's identity, and all pictures of a caption's. A picture without a right caption is no query, but
-    stands among what captions search. Memory beside the embeddings in float64 is about 20 bytes x `chunk` x
-    max(n, m). Raises ValueError on shapes that disagree or where there is nothing to score.
+    stands among what captions search. `rescore` may change the similarities of a query before they are
+    ranked: it is given the way (`i2t` or `t2i`), the row of the query, and its similarities (items,). Memory
+    beside the embeddings in float64 is about 20 bytes x `chunk` x max(n, m). Raises ValueError on shapes that
+    disagree or where there is nothing to score.
     """
     owner = np.asarray(owner, dtype=np.int64)
     n, m = len(image_emb), len(text_emb)
@@ -64,8 +68,11 @@ def retrieval_metrics(
     # In float64, rounded to float32 after the product: one similarity then has one value, whatever block of the matrix
     # product it falls into, and equal embeddings tie exactly.
     image, text = (np.asarray(emb, dtype=np.float64) for emb in (image_emb, text_emb))
-    i2t_ranks, i2t_precisions = _rank(image[queries], text, labels[queries], labels[owner], chunk)
-    t2i_ranks, t2i_precisions = _rank(text, image, labels[owner], labels, chunk)
+    change = rescore or (lambda way, query, row: row)
+    i2t_ranks, i2t_precisions = _rank(
+        image[queries], text, labels[queries], labels[owner], chunk, lambda i, row: change("i2t", int(queries[i]), row)
+    )
+    t2i_ranks, t2i_precisions = _rank(text, image, labels[owner], labels, chunk, lambda i, row: change("t2i", i, row))
     metrics = _summarise("i2t", i2t_ranks, i2t_precisions) | _summarise("t2i", t2i_ranks, t2i_precisions)
     metrics["rsum"] = sum(metrics[f"{way}_r{k}"] for way in ("i2t", "t2i") for k in CUTS)
     return Scores(metrics, i2t_ranks, t2i_ranks, i2t_precisions, t2i_precisions, queries, owner)
@@ -84,6 +91,7 @@ def _rank(
     labels: NDArray[np.int64],
     item_labels: NDArray[np.int64],
     chunk: int,
+    change: Callable[[int, NDArray[np.float32]], NDArray[np.float32]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Rank of the best right item (q,) and average precision at R (q,); every query has a right item."""
     ranks = np.empty(len(queries), dtype=np.int64)
@@ -92,7 +100,7 @@ def _rank(
         stop = start + chunk
         similarities = (queries[start:stop] @ items.T).astype(np.float32)  # (chunk, items)
         for i, (row, label) in enumerate(zip(similarities, labels[start:stop], strict=True), start):
-            ranks[i], precisions[i] = _rank_one(row, item_labels == label)
+            ranks[i], precisions[i] = _rank_one(change(i, row), item_labels == label)
     return ranks, precisions
 
 

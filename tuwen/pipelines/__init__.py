@@ -16,6 +16,7 @@ from tuwen.pipelines.fetch import OFFERS
 from tuwen.pipelines.hub import HubEmbedder
 from tuwen.pipelines.hub_answerer import HubAnswerer, is_answerer
 from tuwen.pipelines.hub_captioner import HubCaptioner, is_captioner
+from tuwen.pipelines.reranker import Reranker
 from tuwen.pipelines.retrieval import Retrieval, read_model
 from tuwen.pipelines.vqa import Vqa
 
@@ -33,6 +34,7 @@ __all__ = [
     "HubCaptioner",
     "HubEmbedder",
     "Pipeline",
+    "Reranker",
     "Retrieval",
     "Scored",
     "Sentence",
@@ -42,6 +44,7 @@ __all__ = [
     "as_describer",
     "as_embedder",
     "load",
+    "load_reranker",
     "read_model",
 ]
 
@@ -84,16 +87,35 @@ def load(name: str = "retrieval", device: str | None = None) -> Pipeline:
     name, device = str(name), device or _default_device()
     folder = checkpoint.find_run(name)
     config = checkpoint.read_config(folder)
-    if config["task"] not in (*PIPELINES, "adapter"):
+    if config["task"] not in (*PIPELINES, "adapter", "reranker"):
         raise ModelError(f"{folder}: a {config['task']} model: this version knows {', '.join(PIPELINES)}; update tuwen")
     try:
         if config["task"] == "adapter":
             return Adapted(folder, config, as_embedder(load(config["base"], device)))
+        if config["task"] == "reranker":
+            return Reranker(folder, config, cast(Retrieval, load(config["base"], device)), device)
         return PIPELINES[config["task"]](folder, config, device)
     except KeyError as error:
         raise ModelError(
             f"{folder}/config.json: no {error}: the run is damaged or of another version, train again"
         ) from None
+
+
+def load_reranker(name: str, above: Embedder, device: str | None = None) -> Reranker:
+    """A re-ranker's run, for hits that `above` found.
+
+    Raises:
+        ModelError: no such run, not of a re-ranker, or trained above another model.
+    """
+    found = load(name, device)
+    if not isinstance(found, Reranker):
+        raise ModelError(f"{name}: no re-ranker: name a run of `tuwen train reranker`")
+    if found.fingerprint != above.fingerprint:
+        raise ModelError(
+            f"{name}: re-ranks what {found.config['base']} {found.fingerprint} finds, not {above.name} "
+            f"{above.fingerprint}: train one with model.base={above.name}"
+        )
+    return found
 
 
 def as_embedder(pipeline: Pipeline) -> Embedder:

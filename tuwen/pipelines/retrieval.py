@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tuwen import __version__, checkpoint, graphs
 from tuwen.errors import GraphError, ModelError
-from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
 from tuwen.pipelines.embedder import Vectors
 from tuwen.pipelines.pictures import batches
@@ -39,7 +38,7 @@ class Retrieval:
             raise ModelError(f"{folder}: no {checkpoint.WEIGHTS}: the training saved none, go on with --resume")
         self.folder, self.config, self.device = folder, config, device
         self.name = config.get("name") or folder.name
-        self.dim: int = config["model"]["width"]
+        self.dim: int = config.get("dim", config["model"]["width"])
         tower = config["tower"]
         self.precomputed = tower["size"] is None
         self.size: int = tower["size"] or 0
@@ -47,7 +46,7 @@ class Retrieval:
         self.languages: list[str] = config["languages"]
         self.threshold: dict[str, float] = config.get("threshold", {})
         self.tokenizer = load_tokenizer(folder)
-        self.fingerprint = sha256_text(f"{sha256_file(folder / checkpoint.WEIGHTS)} {tower['sha256']}")[:16]
+        self.fingerprint = checkpoint.fingerprint(folder, config)
         self._model: DualEncoder | None = None
         self._graphs: dict[str, Any] = {}
 

@@ -17,8 +17,17 @@ from tuwen.distributed import gather
 from tuwen.errors import ModelError
 from tuwen.layers import l2_normalise
 from tuwen.metrics.retrieval import retrieval_metrics
-from tuwen.models.retrieval import AttentivePicture, BertEncoder, DualEncoder, PictureEncoder, RecurrentEncoder
+from tuwen.models.retrieval import (
+    EXTRA,
+    AttentivePicture,
+    BertEncoder,
+    DualEncoder,
+    Hubs,
+    PictureEncoder,
+    RecurrentEncoder,
+)
 from tuwen.tasks.pairs import (
+    Ints,
     PairBatches,
     Pairs,
     bilingual,
@@ -33,7 +42,7 @@ from tuwen.text import load_tokenizer
 from tuwen.towers import build_tower, thaw
 from tuwen.towers.start import start_bert
 
-LOSS_PARTS = ("classifier", "decoder", "discriminator")  # of the model, made anew for each run's identities
+REMADE = ("classifier", "decoder", "discriminator", "hubs")  # parts of the model that each run makes of its own data
 SCALE_LR = 5.0  # one number in the exponent: at the weights' own rate it lags behind them
 
 
@@ -53,6 +62,9 @@ class RetrievalTask:
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
         start = checkpoint.find_run(recipe.start) if recipe.start else None
         self.began = checkpoint.read_config(start, self.name) if start else None  # config of the run it goes on from
+        self.start = (
+            f"{self.began['name']} {checkpoint.fingerprint(start, self.began)}" if start and self.began else None
+        )
         self.tokenizer = (
             load_tokenizer(start) if start else train_tokenizer(recipe.tokenizer, caption_texts(recipe, dataset))
         )
@@ -71,6 +83,7 @@ class RetrievalTask:
         )
         known = self.began["languages"] if self.began else []
         self.languages = sorted({str(lang) for lang in train.langs}.union(known))
+        self.bank = self._choose_bank(train)
         in_width = feature_width(self.tower, self.image, train.pictures)
         self.built = {
             "model": recipe.model.model_dump(),
@@ -81,6 +94,7 @@ class RetrievalTask:
             "framed": self.framed,
             "features": head.out_features if head is not None else None,
             "classes": int(train.groups.max()) + 1 if recipe.loss.cmpc else 0,
+            "hubs": [len(part) for part in self.bank] if recipe.model.hubs.weight else None,
             "side": [name for name in ("reconstruction", "adversarial") if getattr(recipe.loss, name)],
         }
         torch.manual_seed(recipe.seed)
@@ -109,8 +123,8 @@ class RetrievalTask:
                 f"{str(tower['sha256'])[:12]}: install the version that the model card names"
             )
         tensors = checkpoint.read_tensors(start / checkpoint.WEIGHTS)
-        kept = {name: value for name, value in tensors.items() if name.split(".")[0] not in LOSS_PARTS}
-        fresh = {name: value for name, value in self.model.state_dict().items() if name.split(".")[0] in LOSS_PARTS}
+        kept = {name: value for name, value in tensors.items() if name.split(".")[0] not in REMADE}
+        fresh = {name: value for name, value in self.model.state_dict().items() if name.split(".")[0] in REMADE}
         checkpoint.load_state(self.model, kept | fresh, str(start))
 
     def config(self) -> dict[str, Any]:
@@ -118,7 +132,9 @@ class RetrievalTask:
             "task": self.name,
             "name": self.recipe.name,
             **self.built,
+            "dim": self.recipe.model.width + (EXTRA if self.built["hubs"] else 0),
             "tower": describe_tower(self.tower, self.image, self.recipe.data),
+            "start": self.start,
             "seed": self.recipe.seed,
             "notes": self.recipe.notes,
             "pretrained": self._pretrained(),
@@ -203,6 +219,7 @@ class RetrievalTask:
         return {name: getattr(config, name) * part for name, part in parts.items()}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
+        self._fill_hubs(model)
         image, text = self._embed(model, self.val)
         groups = self.val.groups.tolist()
         out = dict(retrieval_metrics(image, text, self.val.owner, groups).metrics)
@@ -220,8 +237,8 @@ class RetrievalTask:
         k = self.recipe.loss.mine_offline
         if not k:
             return {}
-        image, text = self._embed(model, self.train.pairs)
         pairs = self.train.pairs
+        image, text = self._embed(model, pairs, plain=True)
         owner = torch.from_numpy(pairs.owner)
         labels = torch.from_numpy(pairs.groups)
         captions, _ = losses.mine_hardest(torch.from_numpy(image), torch.from_numpy(text), labels, labels[owner], k)
@@ -233,19 +250,44 @@ class RetrievalTask:
         if "neighbours" in state:
             self.train.neighbours = state["neighbours"].numpy()
 
-    def _embed(self, model: nn.Module, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-        """(n, W) pictures and (m, W) captions of a split, as `model` (in eval mode) sees them now."""
+    def _choose_bank(self, train: Pairs) -> tuple[Ints, Ints]:
+        """Rows of the training pictures and captions, as many of each language, that the hubs are measured by."""
+        hubs, draw = self.recipe.model.hubs, np.random.default_rng(self.recipe.seed)
+        pictures = np.sort(draw.permutation(len(train))[: hubs.pictures])
+        spoken = [np.flatnonzero(train.langs == lang) for lang in sorted(set(train.langs.tolist()))]
+        captions = [draw.permutation(own)[: max(1, hubs.sentences // len(spoken))] for own in spoken]
+        return pictures, np.sort(np.concatenate(captions))
+
+    def _fill_hubs(self, model: nn.Module) -> None:
+        """Fill the banks of `model` as it is now, from training pictures and captions."""
+        inner: DualEncoder = model  # type: ignore[assignment]
+        if inner.hubs is not None:
+            image, text = self._embed(model, self.train.pairs, *self.bank, plain=True)
+            inner.hubs.fill(torch.from_numpy(image), torch.from_numpy(text))
+
+    def _embed(
+        self,
+        model: nn.Module,
+        pairs: Pairs,
+        pictures: Ints | None = None,
+        captions: Ints | None = None,
+        plain: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(n, W) pictures and (m, W) captions of a split, all or those rows, as `model` (in eval mode) sees them."""
         device = next(model.parameters()).device
         inner: DualEncoder = model  # type: ignore[assignment]
+        pictures = np.arange(len(pairs)) if pictures is None else pictures
+        captions = np.arange(len(pairs.ids)) if captions is None else captions
         image, text = [], []
         with torch.inference_mode():
-            for start in range(0, len(pairs), 128):
-                rows = np.arange(start, min(start + 128, len(pairs)))
-                image.append(inner.embed_pictures(pairs.pictures.gather(rows, None).to(device)).float().cpu())
-            order = np.argsort([len(row) for row in pairs.ids], kind="stable")  # alike lengths waste no padding
+            for start in range(0, len(pictures), 128):
+                batch = pairs.pictures.gather(pictures[start : start + 128], None).to(device)
+                image.append(inner.embed_pictures(batch, plain=plain).float().cpu())
+            order = np.argsort([len(pairs.ids[c]) for c in captions], kind="stable")  # alike lengths waste no padding
             for start in range(0, len(order), 512):
-                ids, lengths = pad([pairs.ids[c] for c in order[start : start + 512]], self.tokenizer.pad_id)
-                text.append(inner.embed_sentences(ids.to(device), lengths.to(device)).float().cpu())
+                rows = captions[order[start : start + 512]]
+                ids, lengths = pad([pairs.ids[c] for c in rows], self.tokenizer.pad_id)
+                text.append(inner.embed_sentences(ids.to(device), lengths.to(device), plain=plain).float().cpu())
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return torch.cat(image).numpy(), torch.cat(text).numpy()[back]
@@ -293,7 +335,13 @@ def build_model(config: dict[str, Any]) -> DualEncoder:
         classifier=classifier,
         decoder=nn.Linear(model.width, config["in_width"]) if "reconstruction" in side else None,
         discriminator=discriminator if "adversarial" in side else None,
+        hubs=_build_hubs(model, *config["hubs"]) if config.get("hubs") else None,
     )
+
+
+def _build_hubs(model: RetrievalConfig, pictures: int, sentences: int) -> Hubs:
+    hubs = model.hubs
+    return Hubs(model.width, pictures, sentences, hubs.picture_axes, hubs.sentence_axes, hubs.beta, hubs.weight)
 
 
 def _build_sentence(text: TextConfig, width: int, config: dict[str, Any]) -> BertEncoder | RecurrentEncoder:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tuwen.layers import l2_normalise
 from tuwen.models.retrieval.attentive import AttentivePicture
+from tuwen.models.retrieval.hubs import Hubs
 from tuwen.models.retrieval.picture import PictureEncoder
 from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
 
@@ -29,6 +30,7 @@ class DualEncoder(nn.Module):
         classifier: CMPC's class weights (classes, W); None for none.
         decoder: reads a picture's mean feature (D) back from an embedding (W), for the reconstruction loss.
         discriminator: tells embeddings of pictures from those of sentences, for the adversarial loss.
+        hubs: takes hubness off what is embedded; the losses see the vectors without it.
     """
 
     def __init__(
@@ -43,13 +45,14 @@ class DualEncoder(nn.Module):
         classifier: Tensor | None = None,
         decoder: nn.Linear | None = None,
         discriminator: nn.Module | None = None,
+        hubs: Hubs | None = None,
     ) -> None:
         super().__init__()
         self.picture, self.sentence, self.tower, self.pooled = picture, sentence, tower, pooled
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.max_scale = max_scale
         self.classifier = nn.Parameter(classifier) if classifier is not None else None
-        self.decoder, self.discriminator = decoder, discriminator
+        self.decoder, self.discriminator, self.hubs = decoder, discriminator, hubs
 
     @property
     def scale(self) -> Tensor:
@@ -63,13 +66,15 @@ class DualEncoder(nn.Module):
         features: Tensor = self.tower.pooled(batch).unsqueeze(1) if self.pooled else self.tower(batch)
         return features
 
-    def embed_pictures(self, batch: Tensor) -> Tensor:
-        """Features or pixels -> (B, W), unit length."""
-        return l2_normalise(self.picture(self.regions(batch)))
+    def embed_pictures(self, batch: Tensor, *, plain: bool = False) -> Tensor:
+        """Features or pixels -> (B, W), unit length; (B, W + EXTRA) where there are `hubs`, unless `plain`."""
+        vectors = l2_normalise(self.picture(self.regions(batch)))
+        return vectors if self.hubs is None or plain else self.hubs.mark_pictures(vectors)
 
-    def embed_sentences(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T) ids, (B,) lengths -> (B, W), unit length."""
-        return l2_normalise(self.sentence(ids, lengths))
+    def embed_sentences(self, ids: Tensor, lengths: Tensor, *, plain: bool = False) -> Tensor:
+        """(B, T) ids, (B,) lengths -> (B, W), unit length; as for pictures with `hubs`."""
+        vectors = l2_normalise(self.sentence(ids, lengths))
+        return vectors if self.hubs is None or plain else self.hubs.mark_sentences(vectors)
 
     def forward(self, pictures: Tensor, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Both sides at once, not normalised (CMPM projects one on the other), and the pictures' mean features.

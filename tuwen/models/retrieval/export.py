@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tuwen.layers import GPO, encode_sequence, l2_normalise, length_mask
 from tuwen.models.retrieval.dual import DualEncoder
+from tuwen.models.retrieval.hubs import Hubs
 from tuwen.models.retrieval.picture import PictureEncoder
 from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
 
@@ -31,7 +32,7 @@ class Table(nn.Module):
 
 
 class PictureSide(nn.Module):
-    """(B, S, S, 3) uint8 -> (B, W), unit length."""
+    """(B, S, S, 3) uint8 -> (B, W), unit length; EXTRA wider where the model has hubs."""
 
     def __init__(self, model: DualEncoder) -> None:
         super().__init__()
@@ -42,15 +43,16 @@ class PictureSide(nn.Module):
 
 
 class SentenceSide(nn.Module):
-    """(B, T) ids, (B,) lengths -> (B, W), unit length."""
+    """(B, T) ids, (B,) lengths -> (B, W), unit length; EXTRA wider with `hubs`."""
 
-    def __init__(self, sentence: BertEncoder | PaddedRecurrent) -> None:
+    def __init__(self, sentence: BertEncoder | PaddedRecurrent, hubs: Hubs | None = None) -> None:
         super().__init__()
-        self.sentence = sentence
+        self.sentence, self.hubs = sentence, hubs
         self.encode = sentence.encode if isinstance(sentence, BertEncoder) else sentence
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        return l2_normalise(self.encode(ids, lengths))
+        vectors = l2_normalise(self.encode(ids, lengths))
+        return vectors if self.hubs is None else self.hubs.mark_sentences(vectors)
 
 
 class PaddedRecurrent(nn.Module):
@@ -80,5 +82,6 @@ def sentence_side(model: DualEncoder, max_tokens: int) -> tuple[nn.Module, dict[
     sentence = model.sentence
     if isinstance(sentence.gpo, GPO):
         sentence.gpo = Table(sentence.gpo, max_tokens)
-    side = SentenceSide(PaddedRecurrent(sentence) if isinstance(sentence, RecurrentEncoder) else sentence)
+    encoder = PaddedRecurrent(sentence) if isinstance(sentence, RecurrentEncoder) else sentence
+    side = SentenceSide(encoder, model.hubs)
     return side.eval(), {"ids": torch.ones(2, 7, dtype=torch.long), "lengths": torch.tensor([7, 5])}

@@ -141,8 +141,16 @@ class BertEncoder(nn.Module):
 
     def encode(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """As `forward`, in eval mode, in one piece."""
+        return self.pool(self.states(ids, lengths), length_mask(lengths, ids.shape[1]))
+
+    def states(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T) ids, (B,) lengths -> (B, T, H) states of the last layer."""
         mask = length_mask(lengths, ids.shape[1])
-        states = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (B, T, H)
+        states: Tensor = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return states
+
+    def pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, H) states, (B, T) mask -> (B, W), not normalised."""
         if self.gpo is not None:
             # Project first: the pooling sorts each dimension of the joint space.
             pooled: Tensor = self.gpo(self.project(self.dropout(states)), mask)
