@@ -49,13 +49,19 @@ class Desk:
                 images.probe(path)
                 yield path
             except PictureError as error:
-                raise Refused(f"image: {str(error).removeprefix(f'{path}: ')}") from None
+                raise Refused(f"upload: {str(error).removeprefix(f'{path}: ')}") from None
 
     def stop(self) -> None:
         """Let nothing wait any more."""
         self.tuner.stop()
         self.shared.stop()
         self.work.stop()
+
+
+def check_id(store: LanceStore, id: str) -> None:
+    """Missing where the index does not know a content id."""
+    if next(iter(store.scan(FILES, ["key"], ("content", [id]), "state = 'ok'", 1)), None) is None:
+        raise Missing("there is no picture with this id in the index")
 
 
 def find_file(store: LanceStore, id: str) -> Path:

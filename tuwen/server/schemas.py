@@ -102,16 +102,16 @@ class SearchPicture(Wanted):
 
 
 class OfPicture(Shape):
-    """A request about one picture: an indexed one by `id`, or an uploaded `image`."""
+    """A request about one picture: an indexed one by `id`, or an `upload`."""
 
     id: PictureId | None = None
-    image: UploadFile | None = None
+    upload: UploadFile | None = None
 
     @model_validator(mode="after")
     def one(self) -> Self:
         """Exactly one of them."""
-        if (self.id is None) == (self.image is None):
-            raise ValueError("give id or image, one of them")
+        if (self.id is None) == (self.upload is None):
+            raise ValueError("give id or upload, one of them")
         return self
 
 
@@ -221,6 +221,7 @@ class Caption(Shape):
     text: str
     lang: str = Field(examples=["en"])
     source: str = Field(examples=["human"])
+    at: str | None = Field(None, description="When it was noted; null where a data set gave it.")
 
 
 class PictureRow(Envelope):
@@ -254,8 +255,9 @@ class Corrected(Shape):
     """A picture whose captions a person wrote or corrected."""
 
     id: str
-    file: str
-    captions: list[Caption]
+    file: str | None = Field(description="Null where it is gone.")
+    captions: list[Caption] = Field(description="As people want them.")
+    made: list[Caption] = Field(description="As models made them.")
     thumbnail: str
 
 

@@ -34,9 +34,8 @@ AT_ONCE = {CAPTION: 16, ASK: 16}
 class Together:
     """An embedder whose calls from many threads meet in batches; everything else is the embedder's own."""
 
-    def __init__(self, pipeline: Embedder, limits: Limits) -> None:
-        self.pipeline = pipeline
-        self._decoding = threading.Semaphore(limits.decoding)
+    def __init__(self, pipeline: Embedder, limits: Limits, decoding: threading.Semaphore) -> None:
+        self.pipeline, self._decoding = pipeline, decoding
         one = threading.Lock()  # a model answers one call at a time: on a CPU two would only share its cores
 
         def texts(items: Sequence[str], _: Any) -> Sequence[Any]:
@@ -87,6 +86,7 @@ class Shared:
         self, db: Path, limits: Limits, names: dict[str, str] | None = None, load: Load = pipelines.load
     ) -> None:
         self.db, self.limits, self.names, self.load = db, limits, {**MODELS, **(names or {})}, load
+        self.decoding = threading.Semaphore(limits.decoding)  # whole pictures in memory at once
         self.loaded: dict[str, Any] = {}
         self.failed: dict[str, str] = {}  # why a model could not be had, when it was last tried
         self._locks = {task: threading.Lock() for task in (*self.names, "search")}
@@ -175,7 +175,7 @@ class Shared:
         except ModelError as error:
             raise ModelError(f"{self.db}: its model {store.model} cannot be loaded: {error}") from None
         check_model(self.db, describe(pipeline, store.model.name))
-        return Together(pipeline, self.limits)
+        return Together(pipeline, self.limits, self.decoding)
 
     def _batcher(self, task: str, pipeline: Any) -> Batcher[Any, Any]:
         def caption(items: Sequence[Path], key: tuple[str, int | None]) -> Sequence[Any]:

@@ -86,11 +86,11 @@ def router(desk: Desk) -> APIRouter:
         return Response(status_code=204)
 
     @routes.get("/api/albums/{name}/export", response_class=Response, responses=binary("application/zip", "text/csv"))
-    async def export(name: AlbumName, as_: Annotated[As, Query(alias="as")] = As.zip) -> Response:
+    async def export(name: AlbumName, format: Annotated[As, Query()] = As.zip) -> Response:
         """The pictures as a zip, or a table of them as CSV."""
         store, ids = await desk.work.run(lambda: (desk.shared.store(), desk.albums.get(name)))
-        ending = f"attachment; filename*=UTF-8''{quote(name)}.{as_.value}"
-        if as_ is As.zip:
+        ending = f"attachment; filename*=UTF-8''{quote(name)}.{format.value}"
+        if format is As.zip:
             return StreamingResponse(
                 _zip(store, ids), media_type="application/zip", headers={"Content-Disposition": ending}
             )

@@ -35,7 +35,7 @@ def router(desk: Desk) -> APIRouter:
 
         def act() -> Captions:
             model = desk.shared.model(CAPTION)
-            with desk.picture(asked.id, asked.image) as path:
+            with desk.picture(asked.id, asked.upload) as path:
                 said = desk.shared.caption(path, asked.lang.value, asked.beams)
             texts = [Sentence(text=one.text, score=round(one.score, 4)) for one in said.texts]
             return Captions(texts=texts, lang=asked.lang, model=model.name)
@@ -48,7 +48,7 @@ def router(desk: Desk) -> APIRouter:
 
         def act() -> Answers:
             model = desk.shared.model(ASK)
-            with desk.picture(asked.id, asked.image) as path:
+            with desk.picture(asked.id, asked.upload) as path:
                 answer = desk.shared.answer(path, asked.question, asked.k)
             return Answers(
                 question=asked.question,

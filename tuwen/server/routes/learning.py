@@ -10,7 +10,7 @@ from tuwen import dataset, searching
 from tuwen.holdout import LEAST
 from tuwen.server.desk import Desk
 from tuwen.server.limits import Refused
-from tuwen.server.schemas import Corrected, Corrections, Exported, Tune, TuneRequest, thumbnail_url
+from tuwen.server.schemas import Caption, Corrected, Corrections, Exported, Tune, TuneRequest, thumbnail_url
 from tuwen.store import FILES
 
 
@@ -24,7 +24,13 @@ def router(desk: Desk) -> APIRouter:
 
         def act() -> Corrections:
             rows = [
-                Corrected(id=row["id"], file=row["file"], captions=row["captions"], thumbnail=thumbnail_url(row["id"]))
+                Corrected(
+                    id=row["id"],
+                    file=row["file"],
+                    captions=[Caption(source="human", **one) for one in row["captions"]],
+                    made=[Caption(**one) for one in row["made"]],
+                    thumbnail=thumbnail_url(row["id"]),
+                )
                 for row in searching.corrected(desk.shared.store())
             ]
             return Corrections(corrections=rows, needed=LEAST)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response
 
 from tuwen import images, searching
-from tuwen.server.desk import Desk, find_file
+from tuwen.browsing import KEPT
+from tuwen.server.desk import Desk, check_id, find_file
 from tuwen.server.limits import Missing
-from tuwen.server.schemas import Correction, PictureId, PictureRow, thumbnail_url
+from tuwen.server.schemas import Caption, Correction, PictureId, PictureRow, thumbnail_url
+from tuwen.store import THUMBNAILS, LanceStore
 
-SIDES = (128, 256, 512, 1024, 2048)  # of thumbnails: few, because each is kept
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # an id is of a content: it never changes
 TYPES = {
     "JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif",
@@ -33,12 +33,13 @@ def router(desk: Desk) -> APIRouter:
 
     @routes.get("/api/pictures/{id}/thumbnail", response_class=Response, responses=binary("image/jpeg"))
     async def thumbnail(id: PictureId, side: Annotated[int, Query(ge=16, le=2048)] = 256) -> Response:
-        """A JPEG; its longer side is the next of 128, 256, 512, 1024 and 2048 pixels, if the picture has them."""
+        """A JPEG, its longer side at most `side` pixels."""
 
         def act() -> Response:
             store = desk.shared.store()
-            find_file(store, id)
-            body = searching.thumbnail(store, id, next(s for s in SIDES if s >= side))
+            check_id(store, id)
+            kept = side <= KEPT and next(iter(store.scan(THUMBNAILS, ["key"], ("key", [id]))), None) is not None
+            body = searching.thumbnail(store, id, side) if kept else _drawn(desk, store, id, side)
             return Response(body, media_type="image/jpeg", headers=FOREVER)
 
         return await desk.work.run(act)
@@ -63,6 +64,7 @@ def router(desk: Desk) -> APIRouter:
         """Write a caption as a person wants it; the model's stays beside it."""
 
         def act() -> PictureRow:
+            check_id(desk.shared.store(), id)
             searching.set_caption(desk.db, id, caption.text, caption.lang.value)
             return _row(desk, id)
 
@@ -72,22 +74,28 @@ def router(desk: Desk) -> APIRouter:
 
 
 def _row(desk: Desk, id: str) -> PictureRow:
-    row: dict[str, Any] = searching.read_picture(desk.shared.store(), id)
+    store = desk.shared.store()
+    check_id(store, id)
+    row: dict[str, Any] = searching.read_picture(store, id)
     plain = {name: row.get(name) for name in ("width", "height", "format", "size", "date", "camera")}
     places = {name: row.get(name) for name in ("latitude", "longitude")}
-    files = [str(file) for file in row["files"]]
-    there = next((file for file in files if Path(file).exists()), files[0])
     return PictureRow(
         id=id,
-        file=there,
-        files=files,
-        captions=[{name: one[name] for name in ("text", "lang", "source")} for one in row["captions"]],
+        file=row["file"],
+        files=row["files"],
+        captions=[Caption(**one) for one in row["captions"]],
         **plain,
         **places,
         thumbnail=thumbnail_url(id),
         picture=f"/api/pictures/{id}/file",
         similar=f"/api/similar/{id}",
     )
+
+
+def _drawn(desk: Desk, store: LanceStore, id: str, side: int) -> bytes:
+    """A thumbnail of the file itself, where the store keeps none so large."""
+    with desk.shared.decoding:
+        return images.thumbnail(find_file(store, id), side)
 
 
 def binary(*kinds: str) -> dict[int | str, dict[str, Any]]:

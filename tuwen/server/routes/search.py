@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query
 
 from tuwen import searching
-from tuwen.server.desk import Desk
+from tuwen.server.desk import Desk, check_id
 from tuwen.server.schemas import Groups, Hit, Hits, Page, PictureId, SearchPicture, SearchWords, Wanted, thumbnail_url
 
 
@@ -36,7 +36,9 @@ def router(desk: Desk) -> APIRouter:
         """Pictures like an indexed one, itself left out."""
 
         def act() -> Hits:
-            return as_hits(searching.similar(desk.shared.store(), id, page.k, page.offset))
+            store = desk.shared.store()
+            check_id(store, id)
+            return as_hits(searching.similar(store, id, page.k, page.offset))
 
         return await desk.work.run(act)
 
