@@ -9,13 +9,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from tuwen import __version__, pipelines
 from tuwen.errors import ModelError, StoreError, TuwenError
-from tuwen.server import routes
+from tuwen.server import reference, routes
 from tuwen.server.albums import Shelf
 from tuwen.server.desk import Desk
 from tuwen.server.guard import Guard, problem
@@ -85,6 +85,7 @@ def create_app(
     if PAGE.is_dir():
         app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_api_route("/", _index, include_in_schema=False)
+    app.add_api_route("/docs", lambda: HTMLResponse(reference.render(app.openapi())), include_in_schema=False)
     app.add_middleware(Guard, upload=limits.upload, token=token, loopback=loopback)
     return app
 
