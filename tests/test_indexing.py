@@ -18,10 +18,20 @@ from fake_embedder import FakeEmbedder, draw, draw_many
 from tuwen import images, indexing
 from tuwen.errors import DataError, ModelError, StoreError
 from tuwen.indexing import IndexReport, index_folder
-from tuwen.searching import search_captions, search_image, search_text
-from tuwen.store import CAPTIONS, FILES, VECTORS, open_store
+from tuwen.searching import Hit, Query, find, search_captions
+from tuwen.store import CAPTIONS, FILES, VECTORS, LanceStore, open_store
 
 Index = Callable[..., IndexReport]
+
+
+def search_text(
+    store: LanceStore, embedder: FakeEmbedder, text: str, k: int = 10, everything: bool = False
+) -> list[Hit]:
+    return find(store, embedder, Query(text, k=k, everything=everything)).hits
+
+
+def search_image(store: LanceStore, embedder: FakeEmbedder, image: Path, k: int = 10) -> list[Hit]:
+    return find(store, embedder, Query(image=image, k=k)).hits
 
 
 @pytest.fixture

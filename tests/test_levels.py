@@ -22,6 +22,7 @@ LEVELS = [
         "graphs",
         "checkpoint",
         "store",
+        "lance",
         "viz",
         "holdout",
     },
@@ -35,11 +36,14 @@ LEVELS = [
         "indexing",
         "listing",
         "searching",
+        "hits",
+        "browsing",
+        "noting",
         "describing",
         "tune",
         "questions",
     },
-    {"cli", "report", "gallery", "tune_page", "demo", "__main__"},
+    {"cli", "server", "report", "gallery", "tune_page", "demo", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
