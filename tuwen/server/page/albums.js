@@ -1,5 +1,5 @@
 // Albums of chosen pictures.
-import { html, useState } from "./vendor/preact.js";
+import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { told, useApp, useLoad } from "./app.js";
 import { albumFile, albums, changeAlbum, dropAlbum, makeAlbum, readAlbum } from "./api.js";
 import { Grid } from "./grid.js";
@@ -22,7 +22,7 @@ function All() {
       : html`<ul class="covers">${data.albums.map((one) => {
           const to = { view: "albums", album: one.name };
           return html`<li key=${one.name}><a href=${address(to)} onClick=${follow(() => go(to))}>
-            <span class="cover">${one.cover ? html`<img src=${`${one.cover.replace(/^\//, "")}?side=480`} alt="" loading="lazy" onLoad=${(event) => event.currentTarget.classList.add("there")} />` : html`<${Icon} name="album" size="32" />`}</span>
+            <span class="cover">${one.cover ? html`<img src=${`${one.cover.replace(/^\//, "")}?side=320`} alt="" loading="lazy" onLoad=${(event) => event.currentTarget.classList.add("there")} />` : html`<${Icon} name="album" size="32" />`}</span>
             <b>${one.name}</b><small>${t("album_count", { n: one.count })}</small></a></li>`;
         })}</ul>`}
   </section>`;
@@ -66,9 +66,11 @@ function One({ album }) {
 function Naming({ title, name = "", button, close, done }) {
   const { t } = useApp();
   const [text, type] = useState(name);
+  const input = useRef();
+  useEffect(() => { input.current.focus(); input.current.select(); }, []);
   return html`<form onSubmit=${(event) => { event.preventDefault(); if (text.trim()) done(text.trim()); }}>
     <h2>${title}</h2>
-    <label><span class="label">${t("album_name")}</span><input autofocus value=${text} maxlength="100" onInput=${(event) => type(event.currentTarget.value)} /></label>
+    <label><span class="label">${t("album_name")}</span><input ref=${input} value=${text} maxlength="100" onInput=${(event) => type(event.currentTarget.value)} /></label>
     <footer><${Button} kind="plain" onClick=${close}>${t("cancel")}</${Button}><button class="button main" disabled=${!text.trim()}><span>${button}</span></button></footer>
   </form>`;
 }
@@ -84,7 +86,7 @@ export function AddToAlbum({ close }) {
   const fresh = (name) => (data?.albums.some((one) => one.name === name) ? into(name) : makeAlbum(name, ids).then(added(name), fail));
   return html`<${Dialog} kind="small" label=${t("add_to_album")} close=${close}>
     ${data?.albums.length > 0 && html`<h2>${t("add_to_album")}</h2><ul class="pickone">${data.albums.map((one) => html`<li key=${one.name}><button type="button" onClick=${() => into(one.name)}>
-      <span class="cover">${one.cover && html`<img class="there" src=${`${one.cover.replace(/^\//, "")}?side=240`} alt="" />`}</span><b>${one.name}</b><small>${t("album_count", { n: one.count })}</small></button></li>`)}</ul>`}
+      <span class="cover">${one.cover && html`<img class="there" src=${`${one.cover.replace(/^\//, "")}?side=256`} alt="" />`}</span><b>${one.name}</b><small>${t("album_count", { n: one.count })}</small></button></li>`)}</ul>`}
     ${(error || problem) && html`<p class="problem" role="alert">${told(t, error || problem)}</p>`}
     ${data && html`<${Naming} title=${t("album_new")} button=${t("album_make")} close=${close} done=${fresh} />`}
   </${Dialog}>`;

@@ -21,6 +21,7 @@ async function call(path, { signal, method = "GET", json, form } = {}) {
     if (error.name === "AbortError") throw error;
     throw new Problem("", 0);
   }
+  if (answer.status === 204) return {};
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Problem(body.error || answer.statusText, answer.status);
   return body;
@@ -70,5 +71,5 @@ export const exportCorrections = () => call("api/corrections/export", { method: 
 export const tuning = (signal) => call("api/tune", { signal });
 export const startTuning = (how) => call("api/tune", { method: "POST", json: how });
 
-/** The address of a thumbnail whose longer side is at least `side` pixels. */
+/** The address of a thumbnail whose longer side is at most `side` pixels; up to 320 the index keeps them. */
 export const thumbnail = (hit, side) => `${hit.thumbnail.replace(/^\//, "")}?side=${side}`;

@@ -121,9 +121,9 @@ function heat(canvas, { rows, columns, weights }, width, height) {
 
 /** A dark veil where it did not look, clear, then amber and red where it looked most. */
 function colour(share) {
-  if (share < 0.35) return [12, 10, 14, 150 * (1 - share / 0.35)];
-  const hot = (share - 0.35) / 0.65;
-  return [255, 190 - 120 * hot, 60 - 20 * hot, 150 * hot];
+  if (share < 0.3) return [12, 10, 14, 120 * (1 - share / 0.3)];
+  const hot = (share - 0.3) / 0.7;
+  return [255, 190 - 130 * hot, 50 - 20 * hot, 165 * hot];
 }
 
 function boxes(canvas, { boxes, weights }, width, height) {

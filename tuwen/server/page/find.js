@@ -104,7 +104,7 @@ function Chips() {
 }
 
 export function Results() {
-  const { t, route, image, shown, say, stats } = useApp();
+  const { t, route, image, shown, say, stats, selection } = useApp();
   const asked = { ...pick(route, ASKED), like: route.like, image: image?.file };
   const key = JSON.stringify({ ...asked, image: image?.url });
   const size = innerWidth < 720 ? 16 : 30;
@@ -122,6 +122,7 @@ export function Results() {
       <h1 id="title">${title}</h1>
       ${hits.length > 0 && html`<span class="count">${count(t, hits, more)}${browsing && !route.sort ? ` · ${t("all_newest")}` : ""}</span>`}
       <${Chips} />
+      ${hits.length > 0 && !selection.active && html`<${Button} kind="plain end" onClick=${selection.start}>${t("select_some")}</${Button}>`}
     </header>
     <${Warnings} lines=${found.warnings} />
     ${error && !hits.length

@@ -8,6 +8,9 @@ import { above, address, follow, here } from "./route.js";
 const NARROW = 0.55;
 const WIDE = 2.6;
 
+/** The index keeps thumbnails of 320 pixels; a larger one is made from the file, so only where it shows. */
+const side = (r) => (Math.max(r, 1) * (innerWidth < 720 ? 130 : 240) * devicePixelRatio > 420 ? 640 : 320);
+
 const ratio = ({ width, height }) => Math.min(WIDE, Math.max(NARROW, width && height ? width / height : 1));
 
 export function Tile({ hit, hits, told }) {
@@ -16,14 +19,14 @@ export function Tile({ hit, hits, told }) {
   const chosen = selection.has(hit.id);
   const open = follow((event) => {
     shown.current = hits;
-    if (selection.size && event.detail && event.currentTarget.closest(".choosing")) selection.toggle(hit);
+    if (selection.active && event.detail) selection.toggle(hit);
     else above("picture", hit.id);
   });
   const pick = (event) => (event.shiftKey ? selection.range(hits, hit) : selection.toggle(hit));
   return html`<li class=${`tile${chosen ? " chosen" : ""}`} style=${{ "--r": ratio(hit).toFixed(4) }}>
     <a href=${address({ ...here(), picture: hit.id })} class="open" onClick=${open} data-id=${hit.id}
       aria-label=${t("open_picture", { name: hit.caption ? `${hit.caption} (${file})` : file })}>
-      <img src=${thumbnail(hit, 480)} alt="" loading="lazy" decoding="async" draggable="false"
+      <img src=${thumbnail(hit, side(ratio(hit)))} alt="" loading="lazy" decoding="async" draggable="false"
         onLoad=${(event) => event.currentTarget.classList.add("there")} onError=${(event) => event.currentTarget.classList.add("broken")} />
       <span class=${`told${told ? " always" : ""}`} aria-hidden="true">
         <span class="said">${hit.caption || file}</span>
@@ -40,7 +43,7 @@ export function Grid({ hits, stale, told, label }) {
   const { selection } = useApp();
   const ref = useRef();
   const move = (event) => keys(event, ref.current, hits, selection);
-  return html`<ul ref=${ref} class=${`grid${selection.size ? " choosing" : ""}`} aria-label=${label} aria-busy=${Boolean(stale)} onKeyDown=${move}>
+  return html`<ul ref=${ref} class=${`grid${selection.active ? " choosing" : ""}`} aria-label=${label} aria-busy=${Boolean(stale)} onKeyDown=${move}>
     ${hits.map((hit) => html`<${Tile} key=${hit.id} hit=${hit} hits=${hits} told=${told} />`)}
   </ul>`;
 }

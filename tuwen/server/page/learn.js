@@ -39,7 +39,7 @@ export function Learn() {
       ${state === "done" && html`<${Outcome} job=${job.data} />`}
     </div>
     ${count > 0 && html`<details open=${count <= 6}><summary>${t("learn_list")}</summary><ul class="corrected">${data.corrections.slice(0, SHOWN).map((one) => html`<li key=${one.id}>
-      <a href=${address({ ...here(), picture: one.id })} onClick=${open(one)}><img class="there" src=${thumbnail(one, 240)} alt=${name(one.file)} loading="lazy" /></a>
+      <a href=${address({ ...here(), picture: one.id })} onClick=${open(one)}><img class="there" src=${thumbnail(one, 256)} alt=${name(one.file)} loading="lazy" /></a>
       <div>${one.captions.filter((caption) => caption.source === "human").map((caption) => html`<p key=${caption.text} lang=${caption.lang}>${caption.text}</p>`)}
         ${one.captions.filter((caption) => caption.source !== "human").map((caption) => html`<p key=${caption.text} class="was" lang=${caption.lang}>${t("learn_was", { text: caption.text })}</p>`)}</div></li>`)}</ul></details>`}
   </section>`;

@@ -18,16 +18,19 @@ const VIEWS = { albums: Albums, draw: Draw, duplicates: Duplicates, library: Lib
 const PLACES = [["", "search"], ["albums", "album"], ["draw", "brush"], ["duplicates", "copies"], ["library", "library"]];
 const THEMES = ["auto", "light", "dark"];
 
-function useSelection(setting) {
-  const [chosen, set] = setting;
+function useSelection() {
+  const [chosen, set] = useState(() => new Map());
+  const [started, start] = useState(false);
   const last = useRef(null);
   return useMemo(() => {
     const change = (act) => set((before) => { const after = new Map(before); act(after); return after; });
     return {
       size: chosen.size,
+      active: started || chosen.size > 0,
+      start: () => start(true),
       has: (id) => chosen.has(id),
       hits: () => [...chosen.values()],
-      clear: () => set(new Map()),
+      clear: () => { set(new Map()); start(false); },
       add: (hits) => change((map) => hits.forEach((hit) => map.set(hit.id, hit))),
       toggle: (hit) => { last.current = hit.id; change((map) => (map.has(hit.id) ? map.delete(hit.id) : map.set(hit.id, hit))); },
       range: (hits, hit) => {
@@ -36,7 +39,7 @@ function useSelection(setting) {
         change((map) => part.forEach((one) => map.set(one.id, one)));
       },
     };
-  }, [chosen]);
+  }, [chosen, started]);
 }
 
 function Page() {
@@ -48,8 +51,7 @@ function Page() {
   const [said, say] = useState("");
   const [adding, add] = useState(false);
   const [helping, help] = useState(false);
-  const choosing = useState(() => new Map());
-  const selection = useSelection(choosing);
+  const selection = useSelection();
   const shown = useRef([]);
   const t = useMemo(() => speaker(lang), [lang]);
   const { data: stats } = useLoad(`stats ${route.view || ""}`, readStats);
@@ -130,13 +132,13 @@ const Tabs = () => {
 function Chosen({ add }) {
   const app = useApp();
   const { t, selection } = app;
-  if (!selection.size) return null;
+  if (!selection.active) return null;
   const hits = selection.hits();
-  return html`<div class="chosen" role="region" aria-label=${t("selected", { n: hits.length })}>
+  return html`<div class="basket" role="region" aria-label=${t("selected", { n: hits.length })}>
     <b aria-live="polite">${t("selected", { n: hits.length })}</b>
-    <${Button} icon="album" kind="dark" onClick=${add}>${t("add_to_album")}</${Button}>
-    <${Button} icon="copy" kind="dark" label=${t("copy_paths")} onClick=${() => copy(app, hits.map((hit) => hit.file))} />
-    <${Button} icon="download" kind="dark" label=${t("download_csv")} onClick=${() => save("pictures.csv", asCsv(hits), "text/csv")} />
+    <${Button} icon="album" kind="dark" disabled=${!hits.length} onClick=${add}>${t("add_to_album")}</${Button}>
+    <${Button} icon="copy" kind="dark" label=${t("copy_paths")} disabled=${!hits.length} onClick=${() => copy(app, hits.map((hit) => hit.file))} />
+    <${Button} icon="download" kind="dark" label=${t("download_csv")} disabled=${!hits.length} onClick=${() => save("pictures.csv", asCsv(hits), "text/csv")} />
     <${Button} icon="close" kind="dark" label=${t("select_none")} onClick=${selection.clear} />
   </div>`;
 }
@@ -186,7 +188,7 @@ function useKeys(app, { adding, helping }) {
       const typing = event.target.closest?.("input, textarea, select");
       if (event.key === "Escape") {
         if (typing?.id === "q") typing.blur();
-        else if (!typing && !document.querySelector("dialog[open]") && app.selection.size) app.selection.clear();
+        else if (!typing && !document.querySelector("dialog[open]") && app.selection.active) app.selection.clear();
       } else if (typing) {
         if (typing.id === "q" && event.key === "ArrowDown") { event.preventDefault(); document.querySelector(".grid .open")?.focus(); }
       } else if (event.key === "?") app.help(true);

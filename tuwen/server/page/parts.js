@@ -45,10 +45,11 @@ export function Dialog({ label, close, kind = "", children, onKeyDown }) {
   const ref = useRef();
   useLayoutEffect(() => {
     const dialog = ref.current;
-    if (!dialog.open) dialog.showModal();
+    dialog.showModal();
+    dialog.focus();
     return () => dialog.close();
   }, []);
-  return html`<dialog ref=${ref} class=${kind} aria-label=${label} onKeyDown=${onKeyDown}
+  return html`<dialog ref=${ref} class=${kind} tabindex="-1" aria-label=${label} onKeyDown=${onKeyDown}
     onCancel=${(event) => { event.preventDefault(); close(); }}
     onClick=${(event) => event.target === ref.current && close()}>${children}</dialog>`;
 }

@@ -7,7 +7,7 @@ import { Icon } from "./icons.js";
 import { Button, Choice, Dialog, Failure } from "./parts.js";
 import { above, address, follow, go, leave } from "./route.js";
 
-const LARGE = 1280;
+const LARGE = 1600;
 
 export function Picture({ id }) {
   const app = useApp();
@@ -37,9 +37,9 @@ export function Picture({ id }) {
   };
   const file = row ? name(row.file) : "";
   return html`<${Dialog} label=${file || t("loading")} close=${close} kind="viewer" onKeyDown=${keys}>
-    <div class="stage">
-      ${row && html`<div class="frame" style=${{ "--r": ((row.width || 1) / (row.height || 1)).toFixed(4), "--w": row.width || 800 }}>
-        <img class="low" src=${thumbnail(row, 480)} alt="" />
+    <div class="stage" style=${{ "--r": row ? ((row.width || 1) / (row.height || 1)).toFixed(4) : 1.5 }}>
+      ${row && html`<div class="frame" style=${{ "--w": row.width || 800 }}>
+        <img class="low" src=${thumbnail(row, 320)} alt="" />
         <img key=${id} src=${thumbnail(row, LARGE)} alt=${data?.captions[0]?.text || file} onLoad=${(event) => event.currentTarget.classList.add("there")} />
         ${attention && html`<${Heat} attention=${attention} width=${row.width || 1} height=${row.height || 1} />`}
       </div>`}
@@ -138,7 +138,7 @@ function Similar({ id }) {
         ? html`<p class="hint">${t("similar_none")}</p>`
         : html`<ul class="six">${(loading ? Array.from({ length: 6 }, (_, n) => ({ n })) : near).map((hit) => html`<li key=${hit.id || hit.n}>
             ${hit.id && html`<a href=${address({ picture: hit.id })} aria-label=${t("open_picture", { name: name(hit.file) })} onClick=${follow(() => above("picture", hit.id))}>
-              <img src=${thumbnail(hit, 240)} alt="" loading="lazy" onLoad=${(event) => event.currentTarget.classList.add("there")} /></a>`}</li>`)}</ul>`}
+              <img src=${thumbnail(hit, 256)} alt="" loading="lazy" onLoad=${(event) => event.currentTarget.classList.add("there")} /></a>`}</li>`)}</ul>`}
   </section>`;
 }
 

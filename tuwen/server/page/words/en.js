@@ -85,6 +85,7 @@ export default {
 
   open_picture: "Open {name}",
   select: "Select {name}",
+  select_some: "Select",
   selected: { one: "{n} selected", other: "{n} selected" },
   select_none: "Clear selection",
   add_to_album: "Add to album",
@@ -188,7 +189,7 @@ export default {
   pictures: "Pictures",
   files: "Files",
   on_disk: "Index on disk",
-  period: "From – to",
+  period: "Dates",
   folders: "Folders",
   formats: "Formats",
   cameras: "Cameras",

@@ -85,6 +85,7 @@ export default {
 
   open_picture: "打开 {name}",
   select: "选择 {name}",
+  select_some: "选择",
   selected: { other: "已选 {n} 张" },
   select_none: "取消选择",
   add_to_album: "加入相册",
@@ -188,7 +189,7 @@ export default {
   pictures: "图片",
   files: "文件",
   on_disk: "索引大小",
-  period: "时间范围",
+  period: "日期",
   folders: "文件夹",
   formats: "格式",
   cameras: "相机",
