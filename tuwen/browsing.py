@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from tuwen import images
 from tuwen.check.near import SIDE, Thumbs, find_near
 from tuwen.errors import DataError
-from tuwen.hits import Hit, hits_of, path_of
+from tuwen.hits import Filter, Hit, hits_of, live_rows, path_of
 from tuwen.store import FILES, NOTES, THUMBNAILS, LanceStore, Row
 
 KEPT = 320  # pixels of the longer side of a thumbnail that the store keeps
@@ -37,6 +38,22 @@ def read_picture(store: LanceStore, id: str) -> Row:
     made = [note for note in shown if note["source"] != "human"]
     captions = [*human, *({**caption, "at": None} for caption in given.values()), *made]
     return {**there, "id": id, "file": path_of(there), "files": files, "captions": captions}
+
+
+def newest(store: LanceStore, wanted: Filter, k: int, offset: int = 0) -> tuple[list[Hit], bool]:
+    """All pictures that pass, the newest first by the date taken, else written: `k` of them from `offset` on, and
+    whether there are more. Their score is 0: nothing was asked."""
+    condition = wanted.condition()
+    readable = f"state = 'ok' AND {condition}" if condition else "state = 'ok'"
+    dates: dict[str, str] = {}
+    for row in store.scan(FILES, ["content", "date", "mtime_ns"], None, readable):
+        written = datetime.fromtimestamp(row["mtime_ns"] / 1e9).isoformat()
+        dates[row["content"]] = max(row["date"] or written, dates.get(row["content"], ""))
+    order = sorted(dates, key=lambda key: (dates[key], key), reverse=True)
+    page = order[offset : offset + k]
+    rows = live_rows(store, set(page), condition)
+    found = [(key, 0.0) for key in page if key in rows]
+    return hits_of(store, found, rows, None, offset), len(order) > offset + k
 
 
 def thumbnail(store: LanceStore, id: str, side: int = KEPT) -> bytes:

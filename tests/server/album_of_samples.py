@@ -1,4 +1,4 @@
-"""The photographs that packages bring, as a person's folder of pictures: dates, cameras, parts, copies, a broken file."""
+"""The photographs that packages bring, as somebody's folder: dates, cameras, parts, copies, a broken file."""
 
 from __future__ import annotations
 

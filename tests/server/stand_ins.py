@@ -19,7 +19,7 @@ KNOWN = {"a", "red", "circle", "large", "small", "blue", "star", "above", "one",
 
 @dataclass(frozen=True)
 class StandInAnswerer:
-    """Looks at the brightest part of a picture and says how bright it is; unsure where the question has no word `what`."""
+    """Looks at the brightest part of a picture; unsure where nobody asks `what`."""
 
     name: str = "stand-in answerer"
     task: str = "vqa"
@@ -51,7 +51,7 @@ class StandInDrawer:
             for one in range(seed, seed + n):
                 random = np.random.default_rng(one)
                 image = Image.new("RGB", (64, 64), (190, 215, 245))
-                x, y, r = random.integers(16, 48, 2).tolist() + [int(random.integers(8, 15))]
+                x, y, r = (int(random.integers(low, high)) for low, high in ((16, 48), (16, 48), (8, 15)))
                 ImageDraw.Draw(image).ellipse((x - r, y - r, x + r, y + r), tuple(random.integers(40, 220, 3).tolist()))
                 out.append(SimpleNamespace(image=image, prompt=prompt, seed=one))
         return out

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query
 
 from tuwen import searching
+from tuwen.browsing import newest
 from tuwen.server.desk import Desk, check_id
 from tuwen.server.schemas import Groups, Hit, Hits, Page, PictureId, SearchPicture, SearchWords, Wanted, thumbnail_url
 
@@ -18,7 +19,8 @@ def router(desk: Desk) -> APIRouter:
 
     @routes.get("/api/search")
     async def search(wanted: Annotated[SearchWords, Query()]) -> Hits:
-        """Pictures that fit words, best first; none where nothing passes the model's no-match threshold."""
+        """Pictures that fit words, best first; none where nothing passes the model's no-match threshold. Without words:
+        all pictures, the newest first."""
         return await desk.work.run(_find, desk, wanted, wanted.q, None, 0.0)
 
     @routes.post("/api/search")
@@ -57,8 +59,11 @@ def router(desk: Desk) -> APIRouter:
 
 
 def _find(desk: Desk, wanted: Wanted, words: str | None, image: Path | None, weight: float) -> Hits:
-    store, pipeline = desk.shared.search()
     kept = searching.Filter(**{name: getattr(wanted, name) for name in searching.Filter.__dataclass_fields__})
+    if words is None and image is None:
+        hits, more = newest(desk.shared.store(), kept, wanted.k, wanted.offset)
+        return Hits(hits=[as_hit(hit) for hit in hits], more=more)
+    store, pipeline = desk.shared.search()
     query = searching.Query(
         text=words,
         image=image,
