@@ -39,6 +39,7 @@ LEVELS = [
         "hits",
         "browsing",
         "noting",
+        "intake",
         "describing",
         "tune",
         "questions",

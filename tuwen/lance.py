@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -212,13 +213,19 @@ class LanceStore:
         if table not in self._tables:
             name = self._name(table)
             if make:
+                if not self._made(name):  # a kill between making the folder and the first version
+                    shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
                 schema = _schema(table, self.model.dim)
                 self._tables[table] = self._told(lambda: self._db.create_table(name, schema=schema, exist_ok=True))
                 if table == TEXTS and not self._told(self._tables[table].list_indices):
                     self._index_words(self._tables[table])  # at once: a later put is found without a compaction
-            elif (self.folder / f"{name}.lance").exists():
+            elif self._made(name):
                 self._tables[table] = self._told(lambda: self._db.open_table(name))
         return self._tables.get(table)
+
+    def _made(self, name: str) -> bool:
+        """Whether a table has any version."""
+        return next((self.folder / f"{name}.lance" / "_versions").glob("*.manifest"), None) is not None
 
     def _told(self, act: Callable[[], T]) -> T:
         """Run against Lance, again where a compaction took the version from under a reader; then one line."""
