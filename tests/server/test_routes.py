@@ -175,6 +175,7 @@ def test_albums_are_made_changed_exported_and_outlive_the_server(client: Client,
     assert c.delete("/api/albums/Lakes").status_code == 204
     assert c.delete("/api/albums/Lakes").status_code == 404
     assert c.get("/api/albums").json()["albums"] == []
+    assert c.put("/api/albums/Lakes", json={"ids": ids, "name": "Seas"}).status_code == 404
 
 
 def test_an_album_says_which_pictures_are_gone(client: Client, world: World) -> None:

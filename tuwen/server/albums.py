@@ -58,8 +58,8 @@ class Shelf:
         """Replace the ids, then add and remove some, then rename; the ids. Missing, Refused (409)."""
         with self._lock:
             albums = self.all()
-            out = set(remove)
-            kept = [id for id in (*(_known(albums, name) if ids is None else ids), *add) if id not in out]
+            old, out = _known(albums, name), set(remove)
+            kept = [id for id in (*(old if ids is None else ids), *add) if id not in out]
             if to is not None and to != name:
                 if to in albums:
                     raise Refused(f"{to}: there is an album of this name; name another", 409)

@@ -80,10 +80,13 @@ class Batcher(Generic[T, R]):
         try:
             return [one.future.result(max(0.0, until - time.monotonic())) for one in asked]
         except Late:
-            raise Slow(f"took longer than {self.seconds:g} s") from None
+            raise Slow(f"took longer than {self.seconds:g} s, so it was given up; try again later") from None
         finally:
-            for one in asked:
-                one.future.cancel()  # no effect where it is done or has begun
+            self._drop([one for one in asked if one.future.cancel()])  # True where it had not begun
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._queue)
 
     def stop(self) -> None:
         """Refuse what waits and what comes; a call that runs ends by itself."""
@@ -95,22 +98,29 @@ class Batcher(Generic[T, R]):
             if one.future.set_running_or_notify_cancel():
                 one.future.set_exception(Busy("the server is stopping"))
 
+    def _drop(self, asked: Sequence[_Asked[T, R]]) -> None:
+        if asked:
+            out = set(map(id, asked))
+            with self._changed:
+                self._queue = deque(one for one in self._queue if id(one) not in out)
+
     def _work(self) -> None:
         while batch := self._take():
-            if batch := [one for one in batch if one.future.set_running_or_notify_cancel()]:
-                self.calls = [*self.calls[-999:], len(batch)]
-                self._run(batch)
+            if begun := [one for one in batch if one.future.set_running_or_notify_cancel()]:
+                self.calls = [*self.calls[-999:], len(begun)]
+                self._run(begun)
 
     def _take(self) -> list[_Asked[T, R]]:
-        """The next items of one key, empty when stopped."""
+        """The next items of one key; none when stopped."""
         with self._changed:
-            while not self._queue and not self._stopped:
-                self._changed.wait()
-            until = time.monotonic() + self.linger
-            while not self._stopped and len(self._queue) < self.most and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
-            if not self._queue:
-                return []
+            while not self._queue:
+                while not self._queue and not self._stopped:
+                    self._changed.wait()
+                until = time.monotonic() + self.linger
+                while not self._stopped and len(self._queue) < self.most and (left := until - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                if self._stopped:
+                    return []
             key = self._queue[0].key
             batch = [one for one in self._queue if one.key == key][: self.most]
             taken = set(map(id, batch))
@@ -122,7 +132,7 @@ class Batcher(Generic[T, R]):
             results = self.call([one.item for one in batch], batch[0].key)
             for one, result in zip(batch, results, strict=True):
                 one.future.set_result(result)
-        except BaseException as error:
+        except Exception as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return

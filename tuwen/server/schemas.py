@@ -17,6 +17,7 @@ ID = "3f1d0c6e5b7a4d2f9c8e1a0b3d5f7e9c2b4a6d8f0e1c3b5a7d9f2e4c6b8a0d1f"
 ID_PATTERN = r"^[0-9a-f]{64}$"
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=WORDS)]
+Day = Annotated[date, Field(ge=date(1800, 1, 1), le=date(2200, 1, 1))]
 PictureId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 # No slash or backslash, no control sign, not of dots alone: a name is a part of an address, and of a file's name.
 NAME_PATTERN = r"^\.*[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$"
@@ -78,8 +79,8 @@ class Wanted(Page):
     without: Text | None = Field(None, description="What should be absent.")
     mode: Mode = Mode.vector
     folder: Text | None = Field(None, description="An indexed folder, or one below it.")
-    after: date | None = Field(None, description="Taken on this day or later.", examples=["2024-01-01"])
-    before: date | None = Field(None, description="Taken on this day or earlier.")
+    after: Day | None = Field(None, description="Taken on this day or later.", examples=["2024-01-01"])
+    before: Day | None = Field(None, description="Taken on this day or earlier.")
     camera: Text | None = None
     format: Text | None = Field(None, examples=["JPEG"])
     min_side: int | None = Field(None, ge=1, le=100_000, description="Least pixels of the shorter side.")

@@ -151,6 +151,10 @@ class Shared:
                 self.loaded[task] = pipeline
             return self.loaded[task]
 
+    def waiting(self, task: str) -> int:
+        """How many requests wait for a model."""
+        return len(self._batchers.get(task, ()))
+
     def embedder(self) -> Together | None:
         """The index's model, where it is loaded."""
         return self._opened[2] if self._opened else None
