@@ -73,8 +73,8 @@ class Guard:
                 out["X-Request-ID"] = id_
                 for name, value in HEADERS.items():
                     out[name] = value
-                if "cache-control" not in out:
-                    out["Cache-Control"] = "no-store"
+                if "cache-control" not in out:  # the page's own files are asked for again, but sent when they changed
+                    out["Cache-Control"] = "no-cache" if scope["path"].startswith("/page/") else "no-store"
             await send(message)
 
         try:
