@@ -171,7 +171,7 @@ def test_more_than_the_server_takes_is_told_so_and_it_recovers(client: Client, s
     model, gate = shown.models["captioning"], threading.Event()
     caption = model.caption
     model.caption = lambda *a, **k: (gate.wait(30), caption(*a, **k))[1]
-    c = client(limits=Limits(threads=2, waiting=2, seconds=30))
+    c = client(limits=Limits(making=2, waiting=2, seconds=30))
     with ThreadPoolExecutor(12) as pool:
         waiting = [pool.submit(c.post, "/api/caption", data={"id": shown.id(0)}) for _ in range(12)]
         refused = list(_first(waiting, 8))

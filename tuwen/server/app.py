@@ -62,7 +62,14 @@ def create_app(
         raise ValueError("a server that other machines reach needs a token")
     limits, db = limits or Limits(), Path(db).expanduser().resolve()
     shelf = Shelf(db.with_name(f"{db.name}.albums.json"))
-    desk = Desk(db, Shared(db, limits, models, load), Work(limits), shelf, tuner or Tuner(db))
+    desk = Desk(
+        db,
+        Shared(db, limits, models, load),
+        Work(limits.looking, limits),
+        Work(limits.making, limits),
+        shelf,
+        tuner or Tuner(db),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -26,7 +26,8 @@ class Desk:
 
     db: Path
     shared: Shared
-    work: Work
+    looking: Work
+    making: Work
     albums: Shelf
     tuner: Tuner
 
@@ -55,7 +56,8 @@ class Desk:
         """Let nothing wait any more."""
         self.tuner.stop()
         self.shared.stop()
-        self.work.stop()
+        self.looking.stop()
+        self.making.stop()
 
 
 def check_id(store: LanceStore, id: str) -> None:

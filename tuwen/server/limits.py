@@ -20,7 +20,8 @@ class Limits:
 
     upload: int = 32 * 2**20  # bytes of a request's body
     seconds: float = 60.0  # of a request, once its body is there
-    threads: int = 64  # that work for requests: waiting for a batch costs one
+    looking: int = 8  # requests that search and read at once: more would only wait for one another's turn
+    making: int = 16  # requests that caption, answer, draw or write at once: these must not hold up the others
     waiting: int = 512  # requests for a thread, and items for a model
     decoding: int = 2  # pictures decoded at once: the largest that is taken has 120 million pixels
 
@@ -56,9 +57,9 @@ class Slow(Refused):
 class Work:
     """Threads that work for requests, at most so many, and a bounded queue before them: late work does not pile up."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="request")
+    def __init__(self, threads: int, limits: Limits) -> None:
+        self.threads, self.limits = threads, limits
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self._pending = 0
         self._lock = threading.Lock()
 
@@ -70,7 +71,7 @@ class Work:
             Slow: not done in time. What has not begun is dropped; what runs ends by itself and counts until then.
         """
         with self._lock:
-            if self._pending >= self.limits.threads + self.limits.waiting:
+            if self._pending >= self.threads + self.limits.waiting:
                 raise Busy("too many requests at once; try again in a moment")
             self._pending += 1
         future = self._pool.submit(act, *args)

@@ -57,17 +57,17 @@ def router(desk: Desk) -> APIRouter:
             ]
             return Albums(albums=heads)
 
-        return await desk.work.run(act)
+        return await desk.looking.run(act)
 
     @routes.post("/api/albums", status_code=201)
     async def make(new: AlbumNew) -> Album:
         """A new album."""
-        return await desk.work.run(lambda: _album(desk, new.name, desk.albums.add(new.name, new.ids)))
+        return await desk.looking.run(lambda: _album(desk, new.name, desk.albums.add(new.name, new.ids)))
 
     @routes.get("/api/albums/{name}")
     async def album(name: AlbumName) -> Album:
         """An album with its pictures."""
-        return await desk.work.run(lambda: _album(desk, name, desk.albums.get(name)))
+        return await desk.looking.run(lambda: _album(desk, name, desk.albums.get(name)))
 
     @routes.put("/api/albums/{name}")
     async def change(name: AlbumName, to: AlbumChange) -> Album:
@@ -77,24 +77,24 @@ def router(desk: Desk) -> APIRouter:
             ids = desk.albums.change(name, to.name, to.ids, to.add, to.remove)
             return _album(desk, to.name or name, ids)
 
-        return await desk.work.run(act)
+        return await desk.looking.run(act)
 
     @routes.delete("/api/albums/{name}", status_code=204)
     async def delete(name: AlbumName) -> Response:
         """Take an album away; its pictures stay."""
-        await desk.work.run(desk.albums.delete, name)
+        await desk.looking.run(desk.albums.delete, name)
         return Response(status_code=204)
 
     @routes.get("/api/albums/{name}/export", response_class=Response, responses=binary("application/zip", "text/csv"))
     async def export(name: AlbumName, format: Annotated[As, Query()] = As.zip) -> Response:
         """The pictures as a zip, or a table of them as CSV."""
-        store, ids = await desk.work.run(lambda: (desk.shared.store(), desk.albums.get(name)))
+        store, ids = await desk.looking.run(lambda: (desk.shared.store(), desk.albums.get(name)))
         ending = f"attachment; filename*=UTF-8''{quote(name)}.{format.value}"
         if format is As.zip:
             return StreamingResponse(
                 _zip(store, ids), media_type="application/zip", headers={"Content-Disposition": ending}
             )
-        table = await desk.work.run(lambda: _csv(_hits(store, ids)))
+        table = await desk.looking.run(lambda: _csv(_hits(store, ids)))
         return Response(table, media_type="text/csv; charset=utf-8", headers={"Content-Disposition": ending})
 
     return routes

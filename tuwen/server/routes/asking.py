@@ -40,7 +40,7 @@ def router(desk: Desk) -> APIRouter:
             texts = [Sentence(text=one.text, score=round(one.score, 4)) for one in said.texts]
             return Captions(texts=texts, lang=asked.lang, model=model.name)
 
-        return await desk.work.run(act)
+        return await desk.making.run(act)
 
     @routes.post("/api/ask")
     async def ask(asked: Annotated[AskRequest, Form(media_type=FORM)]) -> Answers:
@@ -58,7 +58,7 @@ def router(desk: Desk) -> APIRouter:
                 model=model.name,
             )
 
-        return await desk.work.run(act)
+        return await desk.making.run(act)
 
     @routes.post("/api/draw")
     async def draw(asked: DrawRequest) -> Drawings:
@@ -72,7 +72,7 @@ def router(desk: Desk) -> APIRouter:
             pictures = [Drawing(png=_data_url(one.image), prompt=one.prompt, seed=one.seed) for one in drawn]
             return Drawings(pictures=pictures, warnings=told, model=model.name)
 
-        return await desk.work.run(act)
+        return await desk.making.run(act)
 
     return routes
 

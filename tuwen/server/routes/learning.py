@@ -35,12 +35,12 @@ def router(desk: Desk) -> APIRouter:
             ]
             return Corrections(corrections=rows, needed=LEAST)
 
-        return await desk.work.run(act)
+        return await desk.looking.run(act)
 
     @routes.post("/api/corrections/export")
     async def export() -> Exported:
         """Write a data set of them on the server's machine, for `tuwen tune --data` and all else that takes one."""
-        return await desk.work.run(_export, desk)
+        return await desk.making.run(_export, desk)
 
     @routes.post("/api/tune", status_code=202)
     async def tune(asked: TuneRequest) -> Tune:
@@ -57,12 +57,12 @@ def router(desk: Desk) -> APIRouter:
             desk.tuner.start(Path(made.data), store.model.name, made.pictures, lang, asked.epochs, asked.seed)
             return _state(desk)
 
-        return await desk.work.run(act)
+        return await desk.making.run(act)
 
     @routes.get("/api/tune")
     async def state() -> Tune:
         """The job, or the last one: before and after on pictures held out, and how to use what came of it."""
-        return await desk.work.run(_state, desk)
+        return await desk.looking.run(_state, desk)
 
     @routes.delete("/api/tune")
     async def stop() -> Tune:
@@ -72,7 +72,7 @@ def router(desk: Desk) -> APIRouter:
             desk.tuner.stop()
             return _state(desk)
 
-        return await desk.work.run(act)
+        return await desk.looking.run(act)
 
     return routes
 

@@ -29,7 +29,7 @@ def router(desk: Desk) -> APIRouter:
     @routes.get("/api/pictures/{id}")
     async def picture(id: PictureId) -> PictureRow:
         """All that the index knows of a picture."""
-        return await desk.work.run(_row, desk, id)
+        return await desk.looking.run(_row, desk, id)
 
     @routes.get("/api/pictures/{id}/thumbnail", response_class=Response, responses=binary("image/jpeg"))
     async def thumbnail(id: PictureId, side: Annotated[int, Query(ge=16, le=2048)] = 256) -> Response:
@@ -37,12 +37,11 @@ def router(desk: Desk) -> APIRouter:
 
         def act() -> Response:
             store = desk.shared.store()
-            check_id(store, id)
             kept = side <= KEPT and next(iter(store.scan(THUMBNAILS, ["key"], ("key", [id]))), None) is not None
             body = searching.thumbnail(store, id, side) if kept else _drawn(desk, store, id, side)
             return Response(body, media_type="image/jpeg", headers=FOREVER)
 
-        return await desk.work.run(act)
+        return await desk.looking.run(act)
 
     @routes.get("/api/pictures/{id}/file", response_class=FileResponse, responses=binary("image/*"))
     async def file(id: PictureId) -> FileResponse:
@@ -57,7 +56,7 @@ def router(desk: Desk) -> APIRouter:
                 path, media_type=kind, filename=path.name, content_disposition_type="inline", headers=FOREVER
             )
 
-        return await desk.work.run(act)
+        return await desk.looking.run(act)
 
     @routes.put("/api/pictures/{id}/caption")
     async def correct(id: PictureId, caption: Correction) -> PictureRow:
@@ -68,7 +67,7 @@ def router(desk: Desk) -> APIRouter:
             searching.set_caption(desk.db, id, caption.text, caption.lang.value)
             return _row(desk, id)
 
-        return await desk.work.run(act)
+        return await desk.making.run(act)
 
     return routes
 
@@ -94,8 +93,9 @@ def _row(desk: Desk, id: str) -> PictureRow:
 
 def _drawn(desk: Desk, store: LanceStore, id: str, side: int) -> bytes:
     """A thumbnail of the file itself, where the store keeps none so large."""
+    file = find_file(store, id)
     with desk.shared.decoding:
-        return images.thumbnail(find_file(store, id), side)
+        return images.thumbnail(file, side)
 
 
 def binary(*kinds: str) -> dict[int | str, dict[str, Any]]:

@@ -21,7 +21,7 @@ def router(desk: Desk) -> APIRouter:
     async def search(wanted: Annotated[SearchWords, Query()]) -> Hits:
         """Pictures that fit words, best first; none where nothing passes the model's no-match threshold. Without words:
         all pictures, the newest first."""
-        return await desk.work.run(_find, desk, wanted, wanted.q, None, 0.0)
+        return await desk.looking.run(_find, desk, wanted, wanted.q, None, 0.0)
 
     @routes.post("/api/search")
     async def search_picture(wanted: Annotated[SearchPicture, Form(media_type="multipart/form-data")]) -> Hits:
@@ -31,7 +31,7 @@ def router(desk: Desk) -> APIRouter:
             with desk.picture(None, wanted.image) as path:
                 return _find(desk, wanted, wanted.q, path, wanted.weight)
 
-        return await desk.work.run(act)
+        return await desk.looking.run(act)
 
     @routes.get("/api/similar/{id}")
     async def similar(id: PictureId, page: Annotated[Page, Query()]) -> Hits:
@@ -42,7 +42,7 @@ def router(desk: Desk) -> APIRouter:
             check_id(store, id)
             return as_hits(searching.similar(store, id, page.k, page.offset))
 
-        return await desk.work.run(act)
+        return await desk.looking.run(act)
 
     @routes.get("/api/duplicates")
     async def duplicates() -> Groups:
@@ -53,7 +53,7 @@ def router(desk: Desk) -> APIRouter:
                 groups=[[as_hit(hit) for hit in group] for group in searching.duplicates(desk.shared.store())]
             )
 
-        return await desk.work.run(act)
+        return await desk.making.run(act)
 
     return routes
 

@@ -28,7 +28,7 @@ def router(desk: Desk) -> APIRouter:
     @routes.get("/api/stats")
     async def stats() -> Stats:
         """What the index holds, and the models."""
-        return await desk.work.run(lambda: _stats(desk, desk.shared.store()))
+        return await desk.looking.run(lambda: _stats(desk, desk.shared.store()))
 
     return routes
 
