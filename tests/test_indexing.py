@@ -15,13 +15,23 @@ import numpy as np
 import pytest
 from fake_embedder import FakeEmbedder, draw, draw_many
 
-from tuwen import images, indexing
+from tuwen import images, intake
 from tuwen.errors import DataError, ModelError, StoreError
 from tuwen.indexing import IndexReport, index_folder
-from tuwen.searching import search_captions, search_image, search_text
-from tuwen.store import CAPTIONS, FILES, VECTORS, open_store
+from tuwen.searching import Hit, Query, find, search_captions
+from tuwen.store import CAPTIONS, FILES, VECTORS, LanceStore, open_store
 
 Index = Callable[..., IndexReport]
+
+
+def search_text(
+    store: LanceStore, embedder: FakeEmbedder, text: str, k: int = 10, everything: bool = False
+) -> list[Hit]:
+    return find(store, embedder, Query(text, k=k, everything=everything)).hits
+
+
+def search_image(store: LanceStore, embedder: FakeEmbedder, image: Path, k: int = 10) -> list[Hit]:
+    return find(store, embedder, Query(image=image, k=k)).hits
 
 
 @pytest.fixture
@@ -44,8 +54,11 @@ def index(tmp_path: Path) -> Index:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were decoded."""
     names: list[str] = []
-    load = images.load
-    monkeypatch.setattr(images, "load", lambda path, *rest: names.append(Path(path).name) or load(path, *rest))
+    for name in ("load", "load_both"):
+        load = getattr(images, name)
+        monkeypatch.setattr(
+            images, name, lambda path, *rest, load=load: names.append(Path(path).name) or load(path, *rest)
+        )
     return names
 
 
@@ -214,7 +227,7 @@ def test_wrong_places_write_nothing(pictures: Path, index: Index, tmp_path: Path
     with pytest.raises(DataError, match="no picture"):  # a drive that is not mounted looks like this
         index(pictures)
     assert len(state(tmp_path / "tuwen.db")) == 11
-    with pytest.raises(StoreError, match=r"'colours'.*'other'"):
+    with pytest.raises(StoreError, match=r"'colours'.*'other'.*--model other"):
         index(draw(tmp_path / "one" / "a.png", "red").parent, FakeEmbedder("other", "beef"))
 
 
@@ -316,7 +329,7 @@ def test_lost_vectors_come_back(pictures: Path, index: Index, tmp_path: Path, de
 
 def test_a_model_that_fails_keeps_what_was_done(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_many(tmp_path / "many", 50)
-    monkeypatch.setattr(indexing, "BATCH", 8)
+    monkeypatch.setattr(intake, "BATCH", 8)
 
     class Failing(FakeEmbedder):
         def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -331,7 +344,7 @@ def test_a_model_that_fails_keeps_what_was_done(index: Index, tmp_path: Path, mo
 
 def test_ctrl_c_commits_what_is_done(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_many(tmp_path / "many", 40)
-    monkeypatch.setattr(indexing, "BATCH", 8)
+    monkeypatch.setattr(intake, "BATCH", 8)
 
     class Interrupted(FakeEmbedder):
         def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -349,7 +362,7 @@ TOLD = """
 import sys
 from pathlib import Path
 from fake_embedder import FakeEmbedder
-from tuwen import indexing
+from tuwen import indexing, intake
 
 class Told(FakeEmbedder):
     def embed_pixels(self, pixels):
@@ -357,7 +370,7 @@ class Told(FakeEmbedder):
         sys.stdin.readline()  # goes on when told to
         return super().embed_pixels(pixels)
 
-indexing.BATCH, indexing.COMMIT_ROWS = 4, 8
+intake.BATCH, intake.COMMIT_ROWS = 4, 8
 indexing.index_folder(Path(sys.argv[1]), Path(sys.argv[2]), Told())
 """
 

@@ -22,6 +22,7 @@ LEVELS = [
         "graphs",
         "checkpoint",
         "store",
+        "lance",
         "viz",
         "holdout",
         "regions",
@@ -38,12 +39,16 @@ LEVELS = [
         "searching",
         "answering",
         "reranking",
+        "hits",
+        "browsing",
+        "noting",
+        "intake",
         "describing",
         "detecting",
         "tune",
         "questions",
     },
-    {"cli", "report", "gallery", "tune_page", "demo", "__main__"},
+    {"cli", "server", "report", "gallery", "tune_page", "demo", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

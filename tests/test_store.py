@@ -166,8 +166,8 @@ def test_broken_index_json_is_one_line(tmp_path: Path, text: str) -> None:
 def test_missing_foreign_and_later_places(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="tuwen index PICTURES --db"):
         open_store(tmp_path / "none")
-    (tmp_path / "index.json").write_text(json.dumps({"format": 2}))
-    with pytest.raises(StoreError, match="format 2"):
+    (tmp_path / "index.json").write_text(json.dumps({"format": 3}))
+    with pytest.raises(StoreError, match="format 3"):
         open_store(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("words")
@@ -185,7 +185,7 @@ def test_damaged_table_is_one_line(tmp_path: Path) -> None:
     assert damaged
     for path in damaged:
         path.unlink()
-    with pytest.raises(StoreError, match="index anew") as told:
+    with pytest.raises(StoreError, match="--repair mends it") as told:
         open_store(tmp_path / "db").search(VECTORS, unit(1)[0], 2)
     assert "\n" not in str(told.value)
 

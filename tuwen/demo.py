@@ -15,7 +15,7 @@ from tuwen.errors import DataError, StoreError
 from tuwen.indexing import describe, index_folder
 from tuwen.records import guess_language
 from tuwen.report import Page, Words, write_page
-from tuwen.searching import Hit, search_image, search_text
+from tuwen.searching import Hit, Query, find
 from tuwen.store import FILES, LanceStore, check_model, open_store
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def run_demo(
         raise DataError(f"{folder}: none of its {len(report.failed)} pictures can be read")
     queries = [_ask(store, pipeline, ask, lang, len(rows)) for ask in asked for lang in ("en", "zh")]
     like = Path(folder, LIKE) if LIKE in credits else Path(rows[0]["folder"], rows[0]["path"])
-    near = search_image(store, pipeline, like, SHOWN)
+    near = find(store, pipeline, Query(image=like, k=SHOWN)).hits
     seen = {
         "pictures": len(rows),
         "index": asdict(report),
@@ -186,7 +186,7 @@ def _clear(db: Path, pipeline: Embedder, folder: Path) -> None:
 
 def _ask(store: LanceStore, pipeline: Embedder, ask: Ask, lang: str, count: int) -> dict[str, Any]:
     words = ask.en if lang == "en" else ask.zh
-    hits = search_text(store, pipeline, words, count)  # all that pass the threshold
+    hits = find(store, pipeline, Query(words, k=count)).hits  # all that pass the threshold
     ranks = [hit.rank for hit in hits if Path(hit.file).name in (ask.meant or ())]
     return {
         "query": words,

@@ -105,6 +105,18 @@ def load(path: Path | str, size: int, view: View | None = None) -> Pixels:
         return load_pil(image, size, view, content)
 
 
+def load_both(path: Path | str, size: int, view: View, side: int) -> tuple[Pixels, Image.Image]:
+    """The pixels that `load` gives, and the whole picture with its longer side at most `side`: RGB, decoded once."""
+    with _opened(path) as image:
+        content = zlib.crc32(Path(path).read_bytes()) if view.drawn else None
+        image.draft(None, (2 * _resized(size, view),) * 2)
+        whole = to_rgb(_upright(image))
+        pixels = load_pil(whole, size, view, content)
+        small = whole.copy()
+        small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        return pixels, small
+
+
 def load_pil(image: Image.Image, size: int, view: View | None = None, content: int | None = None) -> Pixels:
     """View an open picture, turned as its EXIF says: uint8 (size, size, 3), RGB. `content` seeds a `crop`."""
     view, image = view or View(), to_rgb(_upright(image))

@@ -1,62 +1,50 @@
-"""A folder of pictures into a store.
-
-`index_folder` compares the folder with the table `files` by (mtime, size), then by content, and embeds only
-what is new: threads decode ahead of the model, and vectors are written before the rows that need them.
-"""
+"""A folder of pictures into an index: brought up to date, or changed to another model, or captioned."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from tuwen import images
-from tuwen.errors import DataError, ModelError, PictureError
-from tuwen.files import sha256_text
-from tuwen.listing import Found, Listing, list_pictures
+from tuwen.errors import DataError, PictureError
+from tuwen.hits import path_of
+from tuwen.intake import IndexReport, Intake
+from tuwen.listing import Listing, Patterns, list_pictures
+from tuwen.noting import put_notes
 from tuwen.progress import bar
-from tuwen.store import CAPTIONS, FILES, VECTORS, LanceStore, Model, Row, Vector, writer
+from tuwen.store import FILES, NOTES, VECTORS, LanceStore, Model, adopt, read_state, same, writer
 
 if TYPE_CHECKING:
-    from tuwen.pipelines import Embedder
+    from tuwen.pipelines import Describer, Embedder
+
+__all__ = ["IndexReport", "caption_index", "describe", "estimate", "index_folder"]
 
 DEFAULT_DB = Path("tuwen.db")
-BATCH = 32  # pictures a call of the model
-THREADS = min(8, (os.cpu_count() or 1) + 1)  # that decode
-COMMIT_ROWS, COMMIT_SECONDS = 256, 10.0  # what a kill -9 can lose
-
-T = TypeVar("T")
-R = TypeVar("R")
+MEASURED = 8  # pictures from which the time of a change is told
+RATED = 16  # pictures below which a run says nothing about the rate
+DESCRIBED = 128  # captions a commit
 
 
-@dataclass
-class IndexReport:
-    """What a run of `index_folder` did. `failed` lists every file of the folder that cannot be read now."""
-
-    db: str
-    added: int = 0
-    updated: int = 0
-    moved: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    failed: list[dict[str, str]] = field(default_factory=list)
-    decoded: int = 0
-    seconds: float = 0.0
-    pictures_per_second: float = 0.0
-    warnings: list[str] = field(default_factory=list)
-
-
-def index_folder(pictures: Path, db: Path, pipeline: Embedder, name: str | None = None) -> IndexReport:
+def index_folder(
+    pictures: Path,
+    db: Path,
+    pipeline: Embedder,
+    name: str | None = None,
+    *,
+    patterns: Patterns | None = None,
+    change: bool = False,
+    fill: bool = False,
+) -> IndexReport:
     """Bring the index up to date with a folder, and say what that took.
 
-    `name` is what loads the pipeline again, from anywhere: a shipped model's name, or an absolute path.
+    `name` is what loads the pipeline again, from anywhere: a shipped name, or an absolute path. `patterns`: which
+    paths count; None takes those of the folder's last run. `change`: the index may be of another model; then all its
+    folders are embedded anew beside the old vectors, which serve until the new ones are whole. `fill`: thumbnails
+    that are missing are made too.
 
     DataError where there is no folder or no picture in it: then nothing is written, and nothing removed from
     an index whose drive is not there. StoreError where the index is of another model, or locked.
@@ -65,20 +53,21 @@ def index_folder(pictures: Path, db: Path, pipeline: Embedder, name: str | None 
     folder, db = Path(pictures).expanduser().resolve(), Path(db).expanduser().resolve()
     if not folder.is_dir():
         raise DataError(f"{pictures}: there is no such folder")
-    listing = list_pictures(folder, skip=db)
+    if patterns is None:
+        patterns = _remembered(db, folder)
+    listing = list_pictures(folder, skip=db, patterns=patterns)
     if not listing.found:
-        raise DataError(f"{pictures}: no picture in it (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC, AVIF)")
+        some = " that these patterns take" if patterns != Patterns() else ""
+        raise DataError(f"{pictures}: no picture in it{some} (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC, AVIF)")
     report = IndexReport(str(db), failed=listing.failed)
-    with writer(db, describe(pipeline, name)) as store:
-        run = _Run(store, pipeline, folder, report)
-        todo = run.compare(listing)
-        try:
-            run.work(todo)
-        finally:  # Ctrl-C, or a model that fails: what is embedded stays
-            run.commit()
-        run.finish()
+    with writer(db, describe(pipeline, name), change) as store:
+        before = _note_folder(store, folder, patterns)
+        _take_in(store, pipeline, folder, listing, report, fill)
+        if not same(before, store.model):
+            _change(store, pipeline, folder, before, report)
+        _note_rate(store, report, time.monotonic() - started)
     report.failed.sort(key=lambda failure: failure["file"])
-    report.warnings = _tell(listing)
+    report.warnings += _tell(listing)
     report.seconds = round(time.monotonic() - started, 3)
     report.pictures_per_second = round(report.decoded / max(report.seconds, 1e-3), 1)
     return report
@@ -89,202 +78,127 @@ def describe(pipeline: Embedder, name: str | None = None) -> Model:
     return Model(name or pipeline.name, pipeline.fingerprint, pipeline.dim, pipeline.size, str(pipeline.view))
 
 
+def estimate(store: LanceStore, pipeline: Embedder) -> tuple[int, float]:
+    """How many pictures an index holds, and the seconds that embedding them all anew will take, by its first ones."""
+    count = store.count(VECTORS)
+    files = (path_of(row) for row in store.scan(FILES, ["folder", "path"], also="state = 'ok'", limit=10 * MEASURED))
+    measured = list(islice((file for file in files if Path(file).is_file()), MEASURED + 1))
+    taken: list[float] = []
+    for file in measured:  # one by one: the first opens the model, and is not counted
+        begun = time.perf_counter()
+        try:
+            pipeline.embed_pixels(images.load(file, pipeline.size, pipeline.view)[None])
+        except PictureError:
+            continue
+        taken.append(time.perf_counter() - begun)
+    return count, count * (sum(taken[1:]) / len(taken[1:]) if taken[1:] else sum(taken))
+
+
+def caption_index(
+    db: Path, describer: Describer, langs: Sequence[str], pipeline: Embedder | None = None
+) -> tuple[int, list[dict[str, str]]]:
+    """Describe the pictures of an index that have no caption in these languages; how many captions, and what failed.
+
+    They are notes of the source `model:NAME`, written in batches: what a kill leaves undone the next run does. With
+    `pipeline` (the index's own) they can be found `--for captions` at once, else by their words alone.
+    """
+    failed: list[dict[str, str]] = []
+    done = 0
+    source = f"model:{describer.name}"
+    with writer(db) as store, bar() as progress:
+        for lang in langs:
+            todo = _silent(store, lang, source)
+            task = progress.add_task(f"caption ({lang})", total=len(todo), note="")
+            notes: list[tuple[str, str, str, str]] = []
+            for described in describer.describe(list(todo), lang, failed=failed):
+                if described.texts and described.texts[0].text:
+                    notes.append((todo[described.file], described.texts[0].text, lang, source))
+                if len(notes) >= DESCRIBED:
+                    put_notes(store, notes)
+                    done, notes = done + len(notes), []
+                progress.advance(task)
+            put_notes(store, notes)
+            done += len(notes)
+        if pipeline is not None and done:
+            Intake(store, pipeline, Path(), IndexReport(str(db))).finish()
+    return done, failed
+
+
+def _silent(store: LanceStore, lang: str, source: str) -> dict[str, str]:
+    """Pictures without a caption in a language: file -> content id, in the order of the paths."""
+    noted = {row["content"] for row in store.scan(NOTES, ["content", "lang"]) if row["lang"] == lang}
+    files: dict[str, str] = {}
+    rows = store.scan(FILES, ["folder", "path", "content", "captions"], also="state = 'ok'")
+    given: set[str] = set()
+    for row in rows:
+        if any(caption["lang"] == lang for caption in row["captions"] or ()):
+            given.add(row["content"])
+        elif row["content"] not in noted and Path(path_of(row)).is_file():
+            files[path_of(row)] = row["content"]
+    one_each = {content: file for file, content in sorted(files.items(), reverse=True) if content not in given}
+    return {file: content for content, file in sorted(one_each.items(), key=lambda pair: pair[1])}
+
+
+def _remembered(db: Path, folder: Path) -> Patterns:
+    if not (db / "index.json").is_file():
+        return Patterns()
+    noted = read_state(db).folders.get(str(folder), {})
+    return Patterns(tuple(noted.get("include", ())), tuple(noted.get("exclude", ())))
+
+
+def _note_folder(store: LanceStore, folder: Path, patterns: Patterns) -> Model:
+    """Write down that this folder is indexed, and how; the model that the index is of until now."""
+    state = read_state(store.folder)
+    folders = {place: noted for place, noted in state.folders.items() if Path(place).is_dir()}
+    folders[str(folder)] = {"include": list(patterns.include), "exclude": list(patterns.exclude)}
+    if folders != state.folders:
+        replace(state, folders=folders).save(store.folder)
+    return state.model
+
+
+def _take_in(
+    store: LanceStore, pipeline: Embedder, folder: Path, listing: Listing, report: IndexReport, fill: bool
+) -> None:
+    run = Intake(store, pipeline, folder, report, fill)
+    moved = report.moved
+    todo = run.compare(listing)
+    try:
+        run.work(todo)
+    finally:  # Ctrl-C, or a model that fails: what is embedded stays
+        run.commit()
+    run.finish()
+    report.removed -= report.moved - moved
+
+
+def _change(store: LanceStore, pipeline: Embedder, done: Path, before: Model, report: IndexReport) -> None:
+    """The other folders of the index with the new model; then it is the index's, and the old vectors go."""
+    db = store.folder
+    for place in sorted({row["folder"] for row in store.scan(FILES, ["folder"])} - {str(done)}):
+        folder = Path(place)
+        if folder.is_dir():
+            listing = list_pictures(folder, skip=db, patterns=_remembered(db, folder))
+            report.failed += [{**failure, "file": f"{place}/{failure['file']}"} for failure in listing.failed]
+            _take_in(store, pipeline, folder, listing, report, False)
+    adopt(store)
+    report.changed = before.name
+    there = {key for batch in store.batches(VECTORS, ["key"]) for key in batch.column("key").to_pylist()}
+    rows = store.scan(FILES, ["content", "folder"], also="state = 'ok'")
+    away = {row["content"]: row["folder"] for row in rows if row["content"] not in there}
+    if away:
+        report.warnings.append(
+            f"{len(away):,} pictures, some of {next(iter(away.values()))}, could not be read: they are found again "
+            "after a `tuwen index` of their folder"
+        )
+
+
+def _note_rate(store: LanceStore, report: IndexReport, seconds: float) -> None:
+    if report.decoded >= RATED:
+        rate = round(report.decoded / max(seconds, 1e-3), 2)
+        replace(read_state(store.folder), rate=rate).save(store.folder)
+
+
 def _tell(listing: Listing) -> list[str]:
     told = [f"{where}: the folder cannot be read; what was indexed of it stays" for where in listing.unread]
     if listing.links:
         told.append(f"{listing.links} symbolic links lead to folders, outside or nowhere: not followed")
     return told
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the index says of a path."""
-
-    key: str
-    content: str
-    mtime_ns: int
-    size: int
-    captions: tuple[tuple[str, str, str], ...]
-    why: str | None
-
-
-@dataclass
-class Looked:
-    """A file that was opened: its header, and its pixels where its content has no vector yet."""
-
-    found: Found
-    content: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
-    pixels: images.Pixels | None = None
-    why: str | None = None
-
-
-class _Run:
-    """One run over one folder: compare, work, commit now and then, finish."""
-
-    def __init__(self, store: LanceStore, pipeline: Embedder, folder: Path, report: IndexReport) -> None:
-        self.store, self.pipeline, self.folder, self.report = store, pipeline, str(folder), report
-        # A content id in here has its vector in the store or in `vectors`, which is written before `rows`.
-        self.embedded = {row["key"] for row in store.scan(VECTORS, ["key"])}
-        self.said = {row["key"] for row in store.scan(CAPTIONS, ["key"])}
-        self.known: dict[str, Known] = {}
-        self.lost: dict[str, list[Known]] = defaultdict(list)  # by content: rows whose file is gone
-        self.gone: dict[str, Known] = {}  # by key: to be taken away in the end
-        self.rows: list[Row] = []
-        self.vectors: dict[str, Vector] = {}
-        self.committed = time.monotonic()
-
-    def compare(self, listing: Listing) -> list[Found]:
-        """The files to open: new ones, and those whose stat or captions changed."""
-        columns = ["key", "folder", "path", "content", "mtime_ns", "size", "captions", "why"]
-        for row in self.store.scan(FILES, columns):
-            words = tuple((c["text"], c["lang"], c["source"]) for c in row["captions"] or ())
-            known = Known(row["key"], row["content"], row["mtime_ns"], row["size"], words, row["why"])
-            path = row["path"]
-            if row["folder"] == self.folder:
-                self.known[path] = known
-                if path not in listing.found and not _below(path, listing.unread):
-                    self.lost[known.content].append(known)
-                    self.gone[known.key] = known
-            elif not Path(row["folder"]).is_dir():  # the folder itself was renamed: its pictures moved here
-                self.lost[known.content].append(known)
-        todo = []
-        for found in listing.found.values():
-            old = self.known.get(found.path)
-            seen = old and (old.mtime_ns, old.size, old.captions) == (found.mtime_ns, found.size, found.captions)
-            if old is None or not seen:
-                todo.append(found)
-            elif old.why is not None:
-                self.report.failed.append({"file": found.path, "why": old.why})
-            elif old.content not in self.embedded:
-                todo.append(found)  # its vector was lost: damage mends itself
-            else:
-                self.report.unchanged += 1
-        return todo
-
-    def work(self, todo: Sequence[Found]) -> None:
-        """Open, embed and commit, in batches; pictures wait in memory for two batches at most."""
-        batch: list[Looked] = []
-        with bar() as progress, ThreadPoolExecutor(THREADS) as pool:
-            task = progress.add_task("index", total=len(todo), note="")
-            try:
-                for looked in _ahead(pool, self.look, todo, 2 * BATCH):
-                    batch.append(looked)
-                    if sum(one.pixels is not None for one in batch) == BATCH or len(batch) == COMMIT_ROWS:
-                        self.take(batch)
-                        progress.advance(task, len(batch))
-                        batch = []
-                self.take(batch)
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def look(self, found: Found) -> Looked:
-        """Open one file, in a thread. Its content is hashed first: what has a vector is not decoded again."""
-        looked = Looked(found)
-        try:
-            looked.content = images.content_id(found.file)
-            looked.info = images.probe(found.file)
-            if looked.content not in self.embedded:
-                looked.pixels = images.load(found.file, self.pipeline.size, self.pipeline.view)
-        except PictureError as error:
-            looked.why = str(error).removeprefix(f"{found.file}: ")
-        return looked
-
-    def take(self, batch: Sequence[Looked]) -> None:
-        """Embed what has no vector yet, and note each file's row."""
-        fresh = {one.content: one.pixels for one in batch if one.pixels is not None}
-        fresh = {content: pixels for content, pixels in fresh.items() if content not in self.embedded}
-        if fresh:
-            vectors = self.pipeline.embed_pixels(np.stack([p for p in fresh.values() if p is not None]))
-            if vectors.shape != (len(fresh), self.pipeline.dim) or not np.isfinite(vectors).all():
-                raise ModelError(f"model {self.pipeline.name}: gave no finite vectors; the index is left as it was")
-            self.vectors.update(zip(fresh, vectors, strict=True))
-            self.embedded.update(fresh)
-            self.report.decoded += len(fresh)
-        for looked in batch:
-            self.count(looked)
-            if looked.content:  # else it could not be opened at all: tried again each time, its old row stays
-                self.rows.append(_row(self.folder, looked))
-        if len(self.rows) >= COMMIT_ROWS or time.monotonic() - self.committed > COMMIT_SECONDS:
-            self.commit()
-
-    def count(self, looked: Looked) -> None:
-        """Tell added, updated, moved and unchanged apart."""
-        old, report = self.known.get(looked.found.path), self.report
-        if looked.why is not None:
-            report.failed.append({"file": looked.found.path, "why": looked.why})
-        elif old is not None and old.content == looked.content and old.captions == looked.found.captions:
-            report.unchanged += 1  # touched, not changed
-        elif old is not None:
-            report.updated += 1
-        elif lost := self.lost.get(looked.content):
-            row = lost.pop()
-            self.gone[row.key] = row
-            report.moved += 1
-        else:
-            report.added += 1
-
-    def commit(self) -> None:
-        """Vectors, then captions, then the rows that make both count: a kill between leaves only orphans."""
-        self.store.put(VECTORS, [{"key": key, "vector": vector} for key, vector in self.vectors.items()])
-        captions = {key: row for one in self.rows for key, row in _captions(one) if key not in self.said}
-        if captions:
-            vectors = self.pipeline.embed_texts([row["text"] for row in captions.values()])
-            self.store.put(CAPTIONS, [{**row, "vector": v} for row, v in zip(captions.values(), vectors, strict=True)])
-            self.said.update(captions)
-        self.store.put(FILES, self.rows)
-        self.rows, self.vectors, self.committed = [], {}, time.monotonic()
-
-    def finish(self) -> None:
-        """Take away the rows of files that are gone, and sweep vectors and captions that no row needs."""
-        self.store.delete(FILES, self.gone)
-        self.report.removed = len(self.gone) - self.report.moved
-        contents: set[str] = set()
-        captions: set[str] = set()
-        for row in self.store.scan(FILES, ["content", "captions"]):
-            contents.add(row["content"])
-            captions.update(key for key, _ in _captions(row))
-        self.store.delete(VECTORS, self.embedded - contents)
-        self.store.delete(CAPTIONS, self.said - captions)
-
-
-def _row(folder: str, looked: Looked) -> Row:
-    found, info = looked.found, looked.info
-    latitude, longitude = info.get("gps") or (None, None)
-    return {
-        "key": sha256_text(f"{folder}\0{found.path}"),
-        "folder": folder,
-        "path": found.path,
-        "content": looked.content,
-        "mtime_ns": found.mtime_ns,
-        "size": found.size,
-        **{name: info.get(name) for name in ("width", "height", "format", "date", "camera")},
-        "latitude": latitude,
-        "longitude": longitude,
-        "captions": [{"text": text, "lang": lang, "source": source} for text, lang, source in found.captions],
-        "state": "ok" if looked.why is None else "failed",
-        "why": looked.why,
-    }
-
-
-def _captions(row: Row) -> Iterator[tuple[str, Row]]:
-    """The caption rows of a file's row; one content with one text is one row."""
-    for caption in row["captions"] or ():
-        text = caption["text"]
-        key = sha256_text(f"{row['content']}\0{text}")
-        yield key, {"key": key, "content": row["content"], "text": text, "lang": caption["lang"]}
-
-
-def _below(path: str, folders: Sequence[str]) -> bool:
-    return any(folder == "." or path.startswith(f"{folder}/") for folder in folders)
-
-
-def _ahead(pool: ThreadPoolExecutor, act: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
-    """`map` in threads, in order, at most `window` results ahead of the caller."""
-    waiting: deque[Future[R]] = deque()
-    for item in items:
-        waiting.append(pool.submit(act, item))
-        if len(waiting) >= window:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tuwen import images
@@ -23,6 +24,30 @@ class Found:
     captions: tuple[tuple[str, str, str], ...] = ()  # (text, lang, source)
 
 
+@dataclass(frozen=True)
+class Patterns:
+    """Which paths count: those that fit any of `include` (none: all) and none of `exclude`.
+
+    A pattern with a slash is held against the path below the folder and each folder above the file, one without
+    against the name of the file and of each of these folders; `*` `?` `[abc]` as in a shell, case counts.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def take(self, path: str) -> bool:
+        """Whether a path below the folder counts."""
+        return (not self.include or _fits(path, self.include)) and not _fits(path, self.exclude)
+
+
+def _fits(path: str, patterns: Iterable[str]) -> bool:
+    parts = path.split("/")
+    above = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    return any(
+        fnmatchcase(name, pattern.strip("/")) for pattern in patterns for name in (above if "/" in pattern else parts)
+    )
+
+
 @dataclass
 class Listing:
     """What a folder holds."""
@@ -31,15 +56,16 @@ class Listing:
     failed: list[dict[str, str]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)  # sub-folders that could not be listed
     links: int = 0  # symbolic links that were not followed
+    patterns: Patterns = field(default_factory=Patterns)
 
 
-def list_pictures(folder: Path, skip: Path | None = None) -> Listing:
+def list_pictures(folder: Path, skip: Path | None = None, patterns: Patterns | None = None) -> Listing:
     """The pictures below a folder, and those its `metadata.jsonl` names, with their captions.
 
-    Hidden files and folders are passed over, and `skip` (the index). A link is followed to a file inside the
-    folder, never to a folder and never outside: so no walk goes round, and nothing foreign is indexed.
+    Hidden files and folders are passed over, `skip` (the index), and what `patterns` leave out. A link is followed to a
+    file inside the folder, never to a folder and never outside: so no walk goes round, and nothing foreign is indexed.
     """
-    listing = Listing()
+    listing = Listing(patterns=patterns or Patterns())
     for entry in _walk(folder, skip, listing):
         if entry.suffix.lower() in images.SUFFIXES:
             _add(listing, folder, entry)
@@ -71,13 +97,16 @@ def _walk(folder: Path, skip: Path | None, listing: Listing) -> Iterator[Path]:
             if entry.is_symlink() and not (path.is_file() and path.resolve().is_relative_to(folder)):
                 listing.links += 1
             elif entry.is_dir(follow_symlinks=False):
-                folders.append(path)
+                if not _fits(path.relative_to(folder).as_posix(), listing.patterns.exclude):
+                    folders.append(path)
             else:
                 yield path
 
 
 def _add(listing: Listing, folder: Path, file: Path, captions: Iterable[Caption] = ()) -> None:
     path = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.as_posix()
+    if not listing.patterns.take(path):
+        return
     words = tuple(dict.fromkeys((c.text, c.lang, c.source) for c in captions))
     try:
         path.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def test_index_json_holds_the_contract(run: Run, pictures: Path, tmp_path: Path)
 def test_search_json_holds_the_contract_in_two_languages(run: Run, pictures: Path) -> None:
     run("index", "pictures")
     english = run("search", "red and blue", "-k", "3", "--json")["hits"]
-    assert [set(hit) for hit in english] == [{"file", "score", "rank", "caption", "id"}] * 3
+    assert [set(hit) for hit in english] == [{"file", "score", "rank", "caption", "id", "width", "height", "date"}] * 3
     assert [hit["rank"] for hit in english] == [1, 2, 3]
     assert Path(english[0]["file"]) == pictures / "two.png"
     assert english[0]["caption"] is None
@@ -199,7 +200,8 @@ from tuwen.cli.search import search
 search("red", json=True)
 print(sorted({"torch", "transformers", "matplotlib"} & set(sys.modules)), file=sys.stderr)
 """
-    paths = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "", "HOME": str(tmp_path)}
+    places = (Path(__file__).parents[1], Path(tuwen.__file__).parents[1])
+    paths = {"PYTHONPATH": os.pathsep.join(map(str, places)), "PATH": "", "HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=paths, cwd=tmp_path
     )

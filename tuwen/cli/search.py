@@ -130,14 +130,14 @@ def search(
         if not hits:
             warnings.append(f"{db}: no captions in it; index a data set that has some (metadata.jsonl)")
     elif words is None:
-        from tuwen.searching import search_image
+        from tuwen.searching import Query, find
 
-        hits = search_image(store, pipeline, image or Path(), k)
+        hits = find(store, pipeline, Query(image=image, k=k)).hits
     else:
-        from tuwen.searching import search_text
+        from tuwen.searching import Query, find
 
         warnings += unknown(pipeline, words)
-        hits = search_text(store, pipeline, words, k, everything)
+        hits = find(store, pipeline, Query(words, k=k, everything=everything)).hits
     if html is not None:
         from tuwen.report import write_hits
 
