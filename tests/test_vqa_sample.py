@@ -123,7 +123,7 @@ def test_a_sample_of_vqa_v2_imports_trains_and_scores(
     assert "val, 18 questions" in told
     config = json.loads((out / "config.json").read_text())
     assert config["answers"]["rule"] == "official"
-    assert set(config["answers"]["answers"]) == {"2", "red", "blue", "white", "dont know", "yes"}
+    assert set(config["answers"]["answers"]) == {"2", "red", "blue", "white", "don't know", "yes"}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     validated = [line for line in lines if line["split"] == "val"]
     assert {"accuracy", "upper_bound", "train/accuracy", "answer_type/number", "question_type/what"} <= set(
