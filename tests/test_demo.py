@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from fake_answerer import FakeAnswerer
 from fake_describer import FakeDescriber
 from fake_embedder import FakeEmbedder, draw_many
 from test_report import read
@@ -108,6 +109,51 @@ def test_the_first_pictures_are_described_in_both_languages(
         commands.demo(tmp_path / "mine", tmp_path / "demo", "retrieval", False)
         assert capsys.readouterr().out.count(" thing  ·  ") == told
     assert "Described" not in read(tmp_path / "demo" / "report.html").text
+
+
+def test_the_samples_are_asked_about_in_both_languages(tmp_path: Path) -> None:
+    names = {name for _, _, name, _ in demo.SAMPLES}
+    assert len(demo.QUESTIONS) == 10
+    assert {one.file for one in demo.QUESTIONS} <= names
+    assert all((guess_language(one.en), guess_language(one.zh)) == ("en", "zh") for one in demo.QUESTIONS)
+    answerer = FakeAnswerer()
+    seen = demo.run_demo(FakeEmbedder(), tmp_path / "demo", answerer=answerer)
+    there = [one for one in demo.QUESTIONS if (tmp_path / "demo" / "pictures" / one.file).is_file()]
+    assert [row["question"] for row in seen["answers"]] == [one.en for one in there] + [one.zh for one in there]
+    assert [row["right"] for row in seen["answers"]] == [
+        row["best"][0]["text"] in one.right for row, one in zip(seen["answers"], there * 2, strict=True)
+    ]
+    text = read(tmp_path / "demo" / "report.html").text
+    assert "answered by colours" in text
+    assert all(row["question"] in text for row in seen["answers"])
+    assert text.count(" ✗") + text.count(" ✓") >= len(seen["answers"])
+    draw_many(tmp_path / "mine", 9)
+    own = demo.run_demo(FakeEmbedder(), tmp_path / "demo", tmp_path / "mine", answerer=answerer)["answers"]
+    assert len(own) == 2 * demo.ASKED_OF * len(demo.OWN_QUESTIONS)
+    assert {row["right"] for row in own} == {None}
+    assert len({row["file"] for row in own}) == demo.ASKED_OF
+    assert "Asked" not in read_again(tmp_path)
+
+
+def read_again(folder: Path) -> str:
+    """The page of a demo without an answering model."""
+    demo.run_demo(FakeEmbedder(), folder / "demo", folder / "mine")
+    text: str = read(folder / "demo" / "report.html").text
+    return text
+
+
+def test_the_demo_prints_answers_where_a_model_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_many(tmp_path / "mine", 2)
+    kinds = {"vqa": FakeAnswerer, "captioning": FakeDescriber}
+    monkeypatch.setattr(tuwen.pipelines, "load", lambda name, device=None: kinds.get(name, FakeEmbedder)())
+    for shipped, told in ((["retrieval", "vqa"], 8), (["retrieval"], 0)):
+        monkeypatch.setattr(checkpoint, "shipped_models", lambda shipped=shipped: shipped)
+        commands.demo(tmp_path / "mine", tmp_path / "demo", "retrieval", False)
+        printed = capsys.readouterr().out
+        assert sum(both[0] in printed for both in demo.OWN_QUESTIONS) == (2 if told else 0)
+        assert sum("图中" in line and "%" in line for line in printed.splitlines()) == told // 2
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,16 +12,19 @@ import pytest
 import tiny_clips
 import torch
 from PIL import Image
+from tiny_answerers import TEXTS, make_run
 from tiny_detectors import FAMILIES, LABELS, MEAN, QUERIES, SIDE, STD, WIDTH, make
 
 from tuwen import dataset as datasets
-from tuwen import detecting
+from tuwen import detecting, pipelines
 from tuwen.check import check
 from tuwen.cli import run
+from tuwen.config import parse_recipe
 from tuwen.detecting import Detector
 from tuwen.errors import DataError, ModelError
-from tuwen.records import Manifest, Picture
+from tuwen.records import Manifest, Picture, Question
 from tuwen.regions import Regions, read_regions
+from tuwen.tasks import start_task
 from tuwen.tasks.regions import open_regions
 
 
@@ -120,7 +123,52 @@ def test_a_data_set_gets_regions(tmp_path: Path, data: Path) -> None:
     make("detr", tmp_path / "other", seed=1)
     other = detecting.write(data, str(tmp_path / "other"), most=4)
     assert (other["found"], other["replaced"]) == (4, 5)
+    assert json.loads((data / other["folder"] / "source.json").read_text())["most"] == 4
     assert other["folder"] != result["folder"]
+
+
+def test_a_model_of_detected_regions_is_asked_about_any_picture(tmp_path: Path, data: Path) -> None:
+    """Training notes the detector; asked about a file, the model looks through it, as it did in training."""
+    make("detr", tmp_path / "tiny")
+    detecting.write(data, str(tmp_path / "tiny"), most=4)
+    held = datasets.read(data)
+    for picture in held.pictures:
+        picture.qa = [Question(question="what colour is the dog?", answers=["red"])] if picture.regions else []
+    held.pictures[0].split = held.pictures[1].split = "val"
+    datasets.save(held)
+    image, parts = {"tower": "regions"}, {"layers": 1, "heads": 2, "feedforward": 8}
+    model = {"kind": "fusion", "width": 8, "image": image, "question": {"embedding": 8}, "fusion": parts}
+    tree = {"task": "vqa", "answers": {"min_count": 1}, "model": model, "loss": {"bce": 1.0}, "train": {"batch_size": 2}}
+    told = start_task(parse_recipe(tree, "test"), datasets.load(data)).config()["detector"]
+    assert told["detector"] == f"hf:{tmp_path / 'tiny'}"
+    assert (told["most"], told["fingerprint"]) == (4, Detector(str(tmp_path / "tiny")).fingerprint)
+
+    make_run(tmp_path / "run", "fusion", "regions", WIDTH)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"detector": told}))
+    pipeline = pipelines.load(str(tmp_path / "run"), device="cpu")
+    assert isinstance(pipeline, pipelines.Vqa)
+    part = datasets.load(data)
+    rows = [0, 3, 5, 3]  # the second stands on its side
+    asked = [TEXTS[0], TEXTS[1], TEXTS[2], TEXTS[0]]
+    kept = dict(pipeline.answer_part(part, rows, asked, k=3, attend=True))
+    failed: list[dict[str, str]] = []
+    paths = [part.path(part.pictures[row]) for row in rows]
+    broken = data / "images" / "broken.png"
+    fresh = dict(pipeline.answer_each([*paths, broken], [*asked, TEXTS[0]], 3, failed=failed))
+    assert (sorted(fresh), [one["file"] for one in failed]) == ([0, 1, 2, 3], [str(broken)])
+    for place, answer in kept.items():
+        own = fresh[place]
+        assert [one.text for one in own.best] == [one.text for one in answer.best]
+        assert [one.score for one in own.best] == pytest.approx([one.score for one in answer.best], abs=1e-4)
+        assert own.attention is not None
+        assert answer.attention is not None
+        np.testing.assert_allclose(own.attention.boxes, answer.attention.boxes, atol=1e-2)
+    assert len({answer.best[0].score for answer in kept.values()}) > 1
+
+    make("detr", tmp_path / "tiny", seed=1)
+    with pytest.raises(ModelError, match="not the detector that found the regions of"):
+        pipelines.as_answerer(pipelines.load(str(tmp_path / "run"))).answer([paths[0]], ["what?"])
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +176,11 @@ def test_a_stopped_run_goes_on(tmp_path: Path, data: Path, monkeypatch: pytest.M
     before = (data / "metadata.jsonl").read_bytes()
     detect, looked = Detector.detect, []
 
-    def stop(self: Detector, picture: Image.Image, most: int = 36) -> Regions:
+    def stop(self: Detector, picture: Image.Image) -> Regions:
         looked.append(picture.size)
         if len(looked) == 3:
             raise KeyboardInterrupt
-        return detect(self, picture, most)
+        return detect(self, picture)
 
     monkeypatch.setattr(Detector, "detect", stop)
     with pytest.raises(KeyboardInterrupt):

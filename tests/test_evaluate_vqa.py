@@ -187,6 +187,13 @@ def test_made_questions_are_counted_apart(make_toy: Make) -> None:
         evaluate.score(Says(said), data, "test", "fr")
 
 
+def test_languages_it_does_not_know_are_left_out(world: Dataset) -> None:
+    fake = Says(truth(world, "test"))
+    fake.languages = ["zh"]
+    result = evaluate.score(fake, world, "test")
+    assert (result["n"], set(result["per_language"])) == (12, {"zh"})
+
+
 def test_options_of_other_tasks_are_refused(world: Dataset) -> None:
     with pytest.raises(DataError, match="--beams is for captioning, and this is a vqa model"):
         evaluate.score(Says({}), world, "test", beams=3)

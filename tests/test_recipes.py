@@ -11,6 +11,7 @@ import pytest
 from tuwen import dataset as datasets
 from tuwen.config import load_recipe
 from tuwen.tasks import start_task
+from tuwen.train import learning_rate
 
 VSEPP: dict[str, Any] = {
     "tokenizer.kind": "word",
@@ -100,6 +101,45 @@ PUBLISHED["captioning-show-tell-lite2"] = {
 }
 
 
+PUBLISHED["vqa-updown"] = {
+    "tokenizer.kind": "word",
+    "tokenizer.min_count": 1,
+    "tokenizer.splits": ["train"],
+    "answers.min_count": 9,  # seen at least 9 times
+    "answers.size": None,
+    "answers.splits": ["train"],  # or with val, an option
+    "answers.rule": "official",
+    "answers.worth": "official",  # 0.3/0.6/0.9/1; or thirds
+    "data.max_tokens": 14,
+    "model.kind": "joint",
+    "model.width": 1024,
+    "model.blind": False,
+    "model.image.tower": "regions",
+    "model.image.regions": 36,
+    "model.image.dropout": 0.0,
+    "model.image.region_dropout": 0.0,
+    "model.question.kind": "gru",  # or LSTM
+    "model.question.embedding": 300,
+    "model.question.layers": 1,
+    "model.question.bidirectional": False,
+    "model.question.word_dropout": 0.0,
+    "model.question.question_dropout": 0.0,
+    "model.attention.kind": "product",  # or the concatenation, by config
+    "model.attention.dropout": 0.2,
+    "model.classifier.hidden": None,  # twice the width
+    "model.classifier.dropout": 0.5,
+    "loss.bce": 1.0,  # logistic on soft scores, or softmax
+    "loss.cross_entropy": 0.0,
+    "loss.times_answers": True,
+    "train.optimiser": "adamax",
+    "train.batch_size": 512,
+    "train.schedule": "step",
+    "train.clip": 0.25,
+    "train.ema": 0.0,
+    "train.weight_decay": 0.0,
+}
+
+
 def read(recipe: object, key: str) -> Any:
     for part in key.split("."):
         recipe = getattr(recipe, part)
@@ -112,6 +152,20 @@ def test_published_settings_stand_in_the_recipe(name: str) -> None:
     wrong = {key: (read(made, key), value) for key, value in PUBLISHED[name].items() if read(made, key) != value}
     assert not wrong
     assert len(PUBLISHED[name]) > 30
+
+
+def test_vqa_warms_up_from_a_factor_and_falls_by_a_ratio_at_each_mark() -> None:
+    settings = load_recipe("vqa-updown").train
+    assert (settings.lr, settings.warmup_from, settings.gamma) == (2e-3, 0.2, 0.1)
+    assert 0 < settings.warmup < settings.steps[0]
+    rates = [learning_rate(settings, step, 100, 1400) for step in range(1400)]
+    assert rates[0] == pytest.approx(settings.lr * settings.warmup_from, rel=0.05)
+    assert max(rates) == pytest.approx(settings.lr)
+    falls = [step for step in range(300, 1400) if rates[step] < rates[step - 1]]
+    assert falls == [round(100 * mark) for mark in settings.steps]
+    assert all(rates[step] == pytest.approx(settings.gamma * rates[step - 1]) for step in falls)
+    assert load_recipe("vqa-updown", ["model.attention.kind=concat", "model.question.kind=lstm"])
+    assert load_recipe("vqa-updown", ["loss.bce=0", "loss.cross_entropy=1", "answers.splits=[train, val]"])
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("retrieval")])

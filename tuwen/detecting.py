@@ -7,6 +7,7 @@ Loading never opens a connection (`tuwen models get` does), reads safetensors al
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +18,12 @@ import numpy as np
 from tuwen import dataset as datasets
 from tuwen import images
 from tuwen.errors import DataError, ModelError, PictureError
-from tuwen.files import sha256_text
+from tuwen.files import sha256_text, write_atomic
 from tuwen.pipelines.fetch import find_folder, weight_files
 from tuwen.pipelines.hub import PREPARATION, makers_sight, weights_sha256
 from tuwen.pipelines.pictures import note_failed, read_ahead
 from tuwen.progress import track
-from tuwen.regions import FOLDER, Regions, write_regions
+from tuwen.regions import FOLDER, SOURCE, Regions, write_regions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,14 +35,14 @@ AHEAD = 4  # pictures decoded while one is looked at
 class Detector:
     """A detector that transformers builds, in float32. It looks at one picture at a time, so that none is padded."""
 
-    def __init__(self, source: str, device: str | None = None) -> None:
+    def __init__(self, source: str, device: str | None = None, most: int = MOST) -> None:
         """`source`: `hf:` and a hub name whose files are here, or a local folder. `device`: None takes a GPU where
-        torch has one.
+        torch has one. `most`: boxes a picture.
 
         Raises:
             ModelError: it is not here, is no such detector, or its weights are broken or a pickle.
         """
-        source = source.removeprefix("hf:")
+        source, self.most = source.removeprefix("hf:"), most
         self.folder = find_folder(source)
         self.name = f"hf:{self.folder if Path(source).expanduser().is_dir() else source}"
         weights = weight_files(self.folder, self.name)
@@ -69,8 +70,10 @@ class Detector:
         seen = (self.folder / PREPARATION).read_text(encoding="utf-8")
         self.fingerprint = sha256_text(f"{[weights_sha256(path) for path in weights]} {seen}")[:12]
 
-    def detect(self, picture: Image, most: int = MOST) -> Regions:
-        """The `most` surest boxes of an upright RGB picture, surest first, in its pixels, with features (n, d) float32.
+    def detect(self, picture: Image, most: int | None = None) -> Regions:
+        """The surest boxes of an upright RGB picture, surest first, in its pixels, with features (n, d) float32.
+
+        `most`: so many; None: the detector's own number.
 
         Raises:
             ModelError: the model gives no boxes with a hidden state each.
@@ -92,7 +95,7 @@ class Detector:
         # one class more than labels is "nothing here", in a softmax; else each class stands for itself
         alone = logits.shape[-1] == self._classes
         sure = (logits.sigmoid() if alone else logits.softmax(-1)[..., :-1])[0].amax(-1)  # (Q,)
-        best = sure.argsort(descending=True, stable=True)[:most]
+        best = sure.argsort(descending=True, stable=True)[: most or self.most]
         middle, half = boxes[0, best, :2], boxes[0, best, 2:] / 2  # shares of the picture
         corners = torch.cat([middle - half, middle + half], 1).clamp(0, 1)
         states = states[0, -boxes.shape[1] :][best]  # of YOLOS the patches come first
@@ -112,7 +115,7 @@ def write(folder: Path | str, source: str, most: int = MOST, device: str | None 
         ModelError: as `Detector`.
     """
     data = datasets.read(folder)
-    detector = Detector(source, device)
+    detector = Detector(source, device, most)
     name = re.sub(r"[^\w.-]+", "-", Path(detector.name.removeprefix("hf:")).name)
     there = Path(FOLDER) / f"{name}-{detector.fingerprint}-{most}"
     failed: list[dict[str, str]] = []
@@ -123,6 +126,8 @@ def write(folder: Path | str, source: str, most: int = MOST, device: str | None 
         content = images.content_id(path)[:32]
         return content, None if (data.folder / there / f"{content}.npz").is_file() else images.open_image(path)
 
+    made_by = {"detector": detector.name, "fingerprint": detector.fingerprint, "most": most}
+    write_atomic(data.folder / there / SOURCE, json.dumps(made_by))
     looked = read_ahead([data.path(picture) for picture in data.pictures], read, AHEAD)
     for picture, (path, future) in zip(data.pictures, track(looked, len(data), "looking for regions"), strict=True):
         try:
@@ -135,7 +140,7 @@ def write(folder: Path | str, source: str, most: int = MOST, device: str | None 
         if image is None or (data.folder / file).is_file():
             counts["kept"] += 1
         else:
-            write_regions(data.folder / file, detector.detect(image, most))
+            write_regions(data.folder / file, detector.detect(image))
             counts["found"] += 1
         counts["replaced"] += picture.regions not in (None, file.as_posix())
         picture.regions = file.as_posix()

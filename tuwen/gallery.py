@@ -95,7 +95,7 @@ def write_answers(
         DataError: no such split, or no question in it.
     """
     _, part = find_parts(pipeline, dataset, split)
-    questions, owner = choose(part, lang, made)
+    questions, owner = choose(part, [lang] if lang else pipeline.languages, made)
     if not questions:
         raise DataError(f"{dataset.folder}: split '{split}' holds no answered question to show: name another --split")
     order = turns(owner.tolist())[:count]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +19,7 @@ from tuwen.files import write_atomic
 from tuwen.records import Picture
 
 FOLDER = "regions"  # of a data set, one folder below it a source
+SOURCE = "source.json"  # in such a folder: what its regions are of
 COCO = re.compile(r"(?:COCO_\w+_)?(\d{12})")
 
 Array = NDArray[Any]
@@ -61,6 +63,18 @@ def read_regions(path: Path, most: int | None = None) -> Regions:
             f"{path}: features (n, d) and boxes (n, 4) are asked for; it has {features.shape}, {boxes.shape}"
         )
     return Regions(boxes, features, None if size is None else (int(size[0]), int(size[1])))
+
+
+def read_source(files: Iterable[Path]) -> dict[str, Any]:
+    """What made the regions in these files, as their folder says; nothing where they lie in several, or none says."""
+    folders = {file.parent for file in files}
+    if len(folders) != 1:
+        return {}
+    try:
+        body = json.loads((folders.pop() / SOURCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def find_picture(pictures: Sequence[Picture]) -> dict[str, int | None]:

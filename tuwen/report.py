@@ -29,6 +29,7 @@ NAMES: dict[str, Words] = {
     "loss": ("Training loss", "训练损失"),
     "lr": ("Learning rate", "学习率"),
     "rsum": ("Sum of the six recalls", "六个召回率之和"),
+    "step_seconds": ("Seconds a step: reading, forward, backward", "每步耗时（秒）：读取、前向、反向"),
     "accuracy": ("Accuracy, and what bounds it (%)", "准确率及其上下界（%）"),
     "answer_type": ("Accuracy by type of answer (%)", "各类答案的准确率（%）"),
     "question_type": ("Accuracy by type of question (%)", "各类问题的准确率（%）"),
@@ -161,6 +162,8 @@ def charts(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _group(split: str, name: str) -> str:
     if name == "lr":
         return name
+    if name.endswith("_seconds"):
+        return "step_seconds"
     if name in BESIDE_ACCURACY:
         return "accuracy"
     if (group := name.partition("/")[0]) in NAMES and group != name:

@@ -136,6 +136,7 @@ class Run:
             self._evaluate()
         with bar() as progress:
             follow = progress.add_task("training", total=self.total, completed=state.step, note="")
+            ready = time.monotonic()
             for epoch, batch in self._batches():
                 started = time.monotonic()
                 self._set_rate(state.step)
@@ -144,6 +145,7 @@ class Run:
                 loss = torch.stack(list(parts.values())).sum()
                 if not torch.isfinite(loss):
                     raise ModelError(f"{self.out}: the loss is {loss.item()} at step {state.step + 1}: lower train.lr")
+                forward = time.monotonic()
                 self.accelerator.backward(loss)
                 if settings.clip:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip)
@@ -152,8 +154,10 @@ class Run:
                 if self.average is not None:
                     self.average.update_parameters(self.task.model)
                 state.step += 1
-                state.seconds += time.monotonic() - started
-                self._log({"loss": loss, **parts})
+                done = time.monotonic()
+                state.seconds += done - started
+                times = {"data": started - ready, "forward": forward - started, "backward": done - forward}
+                self._log({"loss": loss, **parts}, times)
                 if state.step % self.per_epoch == 0:
                     self.kept = self._end_epoch(epoch)
                 if state.step % self.every == 0 or state.step == self.total:
@@ -165,6 +169,7 @@ class Run:
                 if stop():
                     raise KeyboardInterrupt
                 progress.update(follow, completed=state.step, note=f"loss {loss.item():.3f} best {state.best:.1f}")
+                ready = time.monotonic()
 
     def _batches(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Every batch that is still to come, with its epoch."""
@@ -218,10 +223,11 @@ class Run:
         self.state.worse = int(stop)
         self.save_last()
 
-    def _log(self, parts: dict[str, Tensor]) -> None:
+    def _log(self, parts: dict[str, Tensor], times: dict[str, float]) -> None:
         window = self.state.window
-        for name, part in parts.items():
-            window[name] = window.get(name, 0.0) + part.item()
+        values = {name: part.item() for name, part in parts.items()}
+        for name, value in (values | {f"{what}_seconds": spent for what, spent in times.items()}).items():
+            window[name] = window.get(name, 0.0) + value
         window["batches"] = window.get("batches", 0) + 1
         if self.state.step % LOG_EVERY == 0:
             count = window.pop("batches")

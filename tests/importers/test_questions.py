@@ -8,6 +8,7 @@ import pytest
 
 from tuwen.errors import DataError
 from tuwen.importers import run_import
+from tuwen.importers.common import guess_split
 
 
 def vqa(part: str, first: int) -> tuple[dict, dict]:
@@ -59,6 +60,60 @@ def test_vqa2_answers_that_come_later(tmp_path, paint, put, rows):
         run_import("vqa2", src, tmp_path / "data", images, annotations=tmp_path / "none.json")
 
 
+def test_vqa2_as_its_makers_lay_it(tmp_path, paint, put, rows):
+    """Questions and annotations in folders of their own; a test part without answers; its test-dev a part of it."""
+    paint("v/Images/train2014", "COCO_train2014_000000000009.jpg")
+    paint("v/Images/test2015", "COCO_test2015_000000000001.jpg", "COCO_test2015_000000000002.jpg")
+    questions, notes = vqa("train2014", 10)
+    put("v/Questions/v2_OpenEnded_mscoco_train2014_questions.json", questions)
+    put("v/Questions/v2_MultipleChoice_mscoco_train2014_questions.json", questions)  # the same, with choices
+    put("v/Annotations/v2_mscoco_train2014_annotations.json", notes)
+    asked = [{"image_id": i, "question": "What is it?", "question_id": 100 + i} for i in (1, 2)]
+    put("v/Questions/v2_OpenEnded_mscoco_test2015_questions.json", {"questions": asked, "data_subtype": "test2015"})
+    dev = {"questions": asked[:1], "data_subtype": "test-dev2015"}
+    put("v/Questions/v2_OpenEnded_mscoco_test-dev2015_questions.json", dev)
+    report = run_import("vqa2", tmp_path / "v", tmp_path / "data", tmp_path / "v/Images")
+    assert (report.added, report.questions, report.splits) == (3, 4, {"train": 1, "test": 2})
+    found = rows()
+    assert [q.get("answers") for q in found["COCO_train2014_000000000009.jpg"]["qa"]] == [None, ["Yes", "yes", "no"]]
+    assert [q["id"] for q in found["COCO_test2015_000000000001.jpg"]["qa"]] == ["101"]
+    assert {item["why"]: item["count"] for item in report.skipped} == {
+        "a question that another file has too": 3,
+        "answers of a question (it is kept without)": 1,  # of train alone: of test nobody expects any
+    }
+    alone = run_import(
+        "vqa2",
+        tmp_path / "v/Questions/v2_OpenEnded_mscoco_test-dev2015_questions.json",
+        tmp_path / "dev",
+        tmp_path / "v/Images",
+    )
+    assert (alone.splits, alone.skipped) == ({"test": 1}, [])
+
+
+def test_vqa_of_drawings(tmp_path, paint, put, rows):
+    paint("p", "abstract_v002_train2015_000000000007.png")
+    asked = [{"image_id": 7, "question": "Who is it?", "question_id": 70}]
+    about = {"data_type": "abstract_v002", "data_subtype": "train2015"}
+    src = put("OpenEnded_abstract_v002_train2015_questions.json", {"questions": asked, **about})
+    assert run_import("vqa2", src, tmp_path / "data", tmp_path / "p").splits == {"train": 1}
+    assert rows()["abstract_v002_train2015_000000000007.png"]["id"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("captions_val2014", "val"),
+        ("v2_OpenEnded_mscoco_test-dev2015_questions", "test"),
+        ("test_std", "test"),
+        ("dev", "val"),
+        ("my_testing", None),
+        ("latest", None),
+    ],
+)
+def test_splits_by_name(name, split):
+    assert guess_split(name) == split
+
+
 def test_easy_vqa_keeps_same_names_apart(tmp_path, paint, put, rows):
     paint("data", "train/images/0.png", "test/images/0.png", "test/images/1.png")
     put("data/train/questions.json", [["what shape?", "circle", 0], ["is it red?", "no", 0], ["lost?", "yes", 1]])
@@ -93,6 +148,15 @@ def test_daquar(tmp_path, paint, put, rows, name, text):
     assert (report.added, report.questions, report.splits) == (1, 1, {"train": 1})
     question = rows()["image3.png"]["qa"][0]
     assert (question["question"], question["answers"]) == ("what is on the desk?", ["book, scissor"])
+
+
+def test_daquar_of_fewer_classes_is_not_asked_twice(tmp_path, paint, put, rows):
+    paint("src/images", "image3.png")
+    for classes in (37, 894):
+        put(f"src/qa.{classes}.raw.train.txt", "what is on the desk in the image3 ?\nbook\n")
+    report = run_import("daquar", tmp_path / "src", tmp_path / "data")
+    assert len(rows()["image3.png"]["qa"]) == 1
+    assert report.skipped[0]["examples"] == ["qa.37.raw.train.txt"]
 
 
 def test_daquar_cut_short(tmp_path, put):

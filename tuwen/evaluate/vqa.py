@@ -39,10 +39,11 @@ def score(
 ) -> dict[str, Any]:
     """Accuracy of an answering model on one split, by type and language: the `eval` contract of DESIGN.
 
-    Questions that people asked count, with `made` those that a tool wrote (None: these where nobody asked any); never
-    both. `held-out` is the split of the pictures that a run validated on. `baseline`: a run of the same recipe with
-    `model.blind=true`, scored on the same questions; without it `language_only` is None. `majority` says, in each
-    language, the commonest answer of the data's training questions, None where there are none.
+    Questions in the languages of the model count, or in `lang` alone: those that people asked, with `made` those that a
+    tool wrote (None: these where nobody asked any), never both. `held-out` is the split of the pictures that a run
+    validated on. `baseline`: a run of the same recipe with `model.blind=true`, scored on the same questions; without it
+    `language_only` is None. `majority` says, in each language, the commonest answer of the data's training questions,
+    None where there are none.
 
     Raises:
         DataError: the split has no such question in a language that the model knows, or `baseline` is not blind.
@@ -50,7 +51,7 @@ def score(
     learnt, part = find_parts(pipeline, dataset, split)
     if baseline is not None:
         _check_blind(pipeline, baseline, split)
-    questions, owner = choose(part, lang, made)
+    questions, owner = choose(part, [lang] if lang else pipeline.languages, made)
     if not questions:
         spoken = f" in {lang}" if lang else ""
         raise DataError(
@@ -83,10 +84,10 @@ def score(
     }
 
 
-def choose(part: Dataset, lang: str | None = None, made: bool | None = None) -> tuple[list[Question], Ints]:
+def choose(part: Dataset, langs: list[str] | None = None, made: bool | None = None) -> tuple[list[Question], Ints]:
     """The questions of a part that count, and each one's picture: people's, with `made` those that a tool wrote (None:
     these where nobody asked any)."""
-    questions, owner = read_questions(part, [lang] if lang else None)
+    questions, owner = read_questions(part, langs)
     if made is None:
         made = all(question.source != HUMAN for question in questions)
     kept = [place for place, question in enumerate(questions) if (question.source != HUMAN) is made]

@@ -152,7 +152,8 @@ def split_name(name: str | None) -> str | None:
 
 def guess_split(text: str) -> str | None:
     """The split that a file or folder name speaks of: `captions_val2014.json` is `val`."""
-    found = re.findall(r"(?<![a-z])(train|validation|valid|val|dev|test)(?![a-z])", text.lower())
+    text = re.sub(r"test[-_]?(?:dev|std|standard|challenge)", "test", text.lower())  # parts of a test
+    found = re.findall(r"(?<![a-z])(train|validation|valid|val|dev|test)(?![a-z])", text)
     return split_name(found[-1]) if found else None
 
 

@@ -28,6 +28,7 @@ from tuwen.importers.common import (
 from tuwen.importers.locate import guess_folders
 
 NAMES = (r"daquar[^/]*\.json", r"qa\.[^/]*(?:train|test)[^/]*\.txt", r"data[^/]*\.csv", r"[^/]*\.(?:json|csv)")
+CLASSES = re.compile(r"qa\.(\d+)\.")
 ASIDE = re.compile(r"\s*\b(?:in|on|of|at)?\s*(?:the\s+)?(image_?\d+)\b", re.IGNORECASE)
 
 
@@ -36,6 +37,11 @@ def read_daquar(src: Path, options: ImportOptions) -> Imported:
     paths, rows, folders = choose(src, NAMES, "daquar_*.json or qa.*.txt", many=True), Rows(), []
     if any(re.search(r"(?:train|test)", path.stem) for path in paths):  # a CSV of both would give each question twice
         paths = [path for path in paths if re.search(r"(?:train|test|val)", path.stem)]
+    sizes = {path: int(found[1]) for path in paths if (found := CLASSES.match(path.name))}
+    if sizes:  # the questions of 37 classes are among those of 894
+        for path in [path for path in paths if sizes.get(path, 0) < max(sizes.values())]:
+            rows.skipped.add(f"fewer classes than the {max(sizes.values())} of the others", path.name)
+            paths.remove(path)
     for path in paths:
         for where, item in _read(path):
             picture, question = str(item.get("image") or item.get("image_id") or ""), str(item.get("question") or "")

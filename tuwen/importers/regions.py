@@ -17,7 +17,6 @@ import pickletools
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from tuwen.files import write_atomic
 from tuwen.importers.common import Imported, ImportOptions, Skipped, choose, need, read_json, read_lines
 from tuwen.progress import track
 from tuwen.records import Picture
-from tuwen.regions import FOLDER, Regions, find_picture, name_forms, read_regions, write_regions
+from tuwen.regions import FOLDER, SOURCE, Regions, find_picture, name_forms, read_regions, read_source, write_regions
 
 Found = tuple[str, Callable[[], Regions | None]]  # what its layout calls a picture, and how to read its regions
 
@@ -122,10 +121,9 @@ def _mark(folder: Path, path: Path) -> None:
     """Note which file a folder's regions are of: only what came from the same file is gone on with."""
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(HEAD)).hexdigest()
-    mark = folder / "source.json"
-    with suppress(OSError, ValueError, AttributeError):
-        if json.loads(mark.read_text(encoding="utf-8")).get("head_sha256") != digest:
-            raise DataError(f"{folder}: holds the regions of another file of that name; remove it, or rename {path}")
+    mark = folder / SOURCE
+    if read_source([mark]).get("head_sha256", digest) != digest:
+        raise DataError(f"{folder}: holds the regions of another file of that name; remove it, or rename {path}")
     write_atomic(mark, json.dumps({"file": str(path.absolute()), "head_sha256": digest}))
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +21,52 @@ from tuwen.importers.common import (
     split_name,
 )
 from tuwen.importers.locate import guess_folders
+from tuwen.records import Picture
 
 
 def read_vqa2(src: Path, options: ImportOptions) -> Imported:
-    """Pictures with their questions, from one or more parts, and answers from the annotations given or beside."""
+    """Pictures with their questions, from one or more parts, and answers from the annotations given or beside.
+
+    Questions without answers (those of `test`) are kept; one that two files hold (test and test-dev, open-ended and
+    multiple choice) comes once.
+    """
     paths = choose(src, (r"[^/]*questions[^/]*\.json", r"[^/]*\.json"), "*_questions.json", many=True)
-    rows, folders = Rows(), []
-    answers = _read_answers(_annotations(paths, options))
+    rows, folders, seen = Rows(), [], set[str]()
+    answers = _read_answers(_annotations(src, paths, options))
     for path in paths:
         data = read_json(path)
         need(isinstance(data, dict) and isinstance(data.get("questions"), list), path, '{"questions": [...]}')
-        part = str(data.get("data_subtype") or "")
-        if not answers and "test" not in f"{part} {path.stem}":
+        kind, part = _part(data, path)
+        split = guess_split(part) or guess_split(path.stem)
+        if not answers and split != "test":
             rows.skipped.add("answers: no annotations beside; name them with --annotations", path.name)
         for number, item in enumerate(data["questions"]):
             if "image_id" not in item or "question" not in item:
                 rows.skipped.add("no image_id or no question", f"{path.name}: questions[{number}]")
                 continue
-            split = split_name(item.get("split")) or guess_split(part) or guess_split(path.stem)
-            row = rows.add(_picture_name(item["image_id"], part), split=split, id=str(item["image_id"]))
-            _ask(rows, row, item, answers)
+            if str(item.get("question_id")) in seen:
+                rows.skipped.add("a question that another file has too", f"question_id {item['question_id']}")
+                continue
+            seen.update([str(item["question_id"])] if "question_id" in item else ())
+            own = split_name(item.get("split")) or split
+            row = rows.add(_picture_name(item["image_id"], kind, part), split=own, id=str(item["image_id"]))
+            _ask(rows, row, item, answers, own != "test")
         folders += guess_folders(path.parent)
     return Imported("vqa2", rows.pictures, folders, rows.skipped)
 
 
-def _ask(rows: Rows, row: Any, item: dict[str, Any], answers: dict[str, dict[str, Any]]) -> None:
+def _part(data: dict[str, Any], path: Path) -> tuple[str, str]:
+    """The kind of pictures, and the part of them that their names hold: test-dev's are test's."""
+    kind, part = str(data.get("data_type") or ""), str(data.get("data_subtype") or "")
+    found = re.search(r"(?:train|val|test)(?:-dev)?20\d\d", part or path.stem)
+    return kind, (found[0] if found else part).replace("-dev", "")
+
+
+def _ask(rows: Rows, row: Picture, item: dict[str, Any], answers: dict[str, dict[str, Any]], due: bool) -> None:
+    """Add a question with its answers; `due`: that it has none is worth telling."""
     number = str(item["question_id"]) if "question_id" in item else None
     note = answers.get(number or "", {})
-    if answers and not note:
+    if answers and not note and due:
         rows.skipped.add("answers of a question (it is kept without)", f"question_id {number}")
     said = [str(one["answer"] if isinstance(one, dict) else one) for one in note.get("answers") or []]
     said = said or [str(note[key]) for key in ("multiple_choice_answer", "answer") if note.get(key)][:1]
@@ -55,27 +74,32 @@ def _ask(rows: Rows, row: Any, item: dict[str, Any], answers: dict[str, dict[str
     rows.ask(row, str(item["question"]), said, id=number, question_type=note.get("question_type"), **extra)
 
 
-def _picture_name(image: Any, part: str) -> str:
-    """`COCO_train2014_000000000009.jpg`; 2017's names without the prefix are found too (`locate.COCO`)."""
+def _picture_name(image: Any, kind: str, part: str) -> str:
+    """`COCO_train2014_000000000009.jpg`; 2017's names without the prefix are found too (`locate.COCO`). Of drawings
+    `abstract_v002_train2015_000000000009.png`."""
     text = str(image)
     if not text.isdigit():
         return text
+    if kind.startswith("abstract"):
+        return f"{kind}_{part}_{int(text):012d}.png"
     return f"COCO_{part}_{int(text):012d}.jpg" if part else f"{int(text):012d}.jpg"
 
 
-def _annotations(paths: list[Path], options: ImportOptions) -> list[Path]:
+def _annotations(src: Path, paths: list[Path], options: ImportOptions) -> list[Path]:
+    """Those named, or of each part those beside it or, as the makers lay them, in another folder of SRC."""
     if options.annotations:
         given = []
         for path in options.annotations:
             given += choose(path, (r"[^/]*annotations[^/]*\.json",), "*_annotations.json", many=True)
         return given
-    beside = []
+    inside = [child for child in sorted(src.iterdir()) if child.is_dir()] if src.is_dir() else []
+    found = []
     for path in paths:
-        want = guess_split(path.stem)
-        for other in sorted(path.parent.glob("*annotations*.json")):
-            if guess_split(other.stem) == want and other not in paths:
-                beside.append(other)
-    return list(dict.fromkeys(beside))
+        for folder in dict.fromkeys((path.parent, *inside)):
+            for other in sorted(folder.glob("*annotations*.json")):
+                if guess_split(other.stem) == guess_split(path.stem) and other not in paths:
+                    found.append(other)
+    return list(dict.fromkeys(found))
 
 
 def _read_answers(paths: list[Path]) -> dict[str, dict[str, Any]]:

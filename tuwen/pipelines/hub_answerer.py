@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from PIL import ImageOps
 
-from tuwen import images
 from tuwen.errors import ModelError, PictureError
 from tuwen.files import sha256_text
 from tuwen.images import View
 from tuwen.pipelines.answerer import BEST, Answer, Gaze, Scored, check_asked, group_pictures
 from tuwen.pipelines.fetch import architectures, find_folder, weight_files
 from tuwen.pipelines.hub import CHINESE, PREPARATION, VOCABULARIES, makers_sight, weights_sha256
-from tuwen.pipelines.pictures import BATCH, Failed, Source, name_of, note_failed, read_ahead
+from tuwen.pipelines.pictures import BATCH, Failed, Source, name_of, note_failed, open_whole, read_ahead
 from tuwen.records import HAN
 from tuwen.text.words import split_words
 
@@ -158,7 +156,7 @@ class HubAnswerer:
         failed: Failed | None,
     ) -> Iterator[tuple[int, Answer]]:
         items = zip(*group_pictures(pictures), strict=True)
-        for (source, places), future in read_ahead(items, lambda item: _open(item[0]), most):
+        for (source, places), future in read_ahead(items, lambda item: open_whole(item[0]), most):
             try:
                 picture = future.result()
             except PictureError as error:
@@ -290,10 +288,3 @@ def _distinct(said: list[Scored]) -> list[Scored]:
     for one in sorted(said, key=lambda one: -one.score):
         best.setdefault(one.text, one)
     return [one for one in best.values() if one.text] or list(best.values())
-
-
-def _open(picture: Source) -> Image:
-    """The whole picture, RGB and upright."""
-    if isinstance(picture, str | Path):
-        return images.open_image(picture)
-    return images.to_rgb(ImageOps.exif_transpose(picture))

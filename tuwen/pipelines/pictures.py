@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
+from PIL import ImageOps
 
 from tuwen import graphs, images
 from tuwen.errors import ModelError, PictureError
@@ -90,6 +91,13 @@ def note_failed(failed: Failed | None, name: str, error: PictureError) -> None:
     if failed is None:
         raise error
     failed.append({"file": name, "why": str(error).removeprefix(f"{name}: ")})
+
+
+def open_whole(picture: Source) -> Image:
+    """The whole picture, RGB and upright. PictureError: it cannot be read."""
+    if isinstance(picture, str | Path):
+        return images.open_image(picture)
+    return images.to_rgb(ImageOps.exif_transpose(picture))
 
 
 def _load(picture: Source, size: int, view: View) -> Pixels:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tuwen import checkpoint, images
-from tuwen.errors import ModelError
+from tuwen.errors import ModelError, PictureError
 from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
 from tuwen.pipelines.answerer import BEST, Answer, Gaze, Scored, check_asked, group_pictures
-from tuwen.pipelines.pictures import BATCH, Failed, Source, name_of, numbered
+from tuwen.pipelines.pictures import BATCH, Failed, Source, name_of, note_failed, numbered, open_whole, read_ahead
 from tuwen.pipelines.retrieval import read_model
 from tuwen.records import guess_language
 from tuwen.text import load_tokenizer
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tuwen.dataset import Dataset
+    from tuwen.detecting import Detector
 
 QUESTIONS = 256  # answered at once
+AHEAD = 4  # pictures decoded while a detector looks at one
 
 Seen = dict[str, "Tensor"]  # `pictures` (P, N, D), and of region files `mask` (P, N) and `boxes` (P, N, 4)
 Block = tuple[list[int], list[Source], Seen]  # places of pictures, the pictures, what the model is given of them
@@ -46,6 +48,7 @@ class Vqa:
         self.name: str = config.get("name") or folder.name
         tower = config["tower"]
         self.sees = tower["size"] is not None  # else it takes the data set's own features or regions
+        self.detector: dict[str, Any] | None = config.get("detector")  # who finds the regions it learnt from
         self.size: int = tower["size"] or 0
         self.view = View(tower["view"])
         self.languages: list[str] = config["languages"]
@@ -56,6 +59,7 @@ class Vqa:
         self.fingerprint = sha256_text(f"{sha256_file(folder / checkpoint.WEIGHTS)} {tower['sha256']}")[:16]
         self._model: Any = None
         self._look: Callable[[NDArray[np.uint8]], NDArray[Any]] | None = None
+        self._eyes: Detector | None = None
 
     def calibrate(self, found: dict[str, Any]) -> None:
         """Take over a temperature and a threshold, as `config.json` has them under `calibration`."""
@@ -93,13 +97,14 @@ class Vqa:
     ) -> Iterator[tuple[int, Answer]]:
         """As `answer`, one by one as they come, each with its question's place; what is asked is checked at once."""
         check_asked(pictures, questions, k, batch)
-        if not self.sees:
+        if not (self.sees or self.detector):
             raise ModelError(
                 f"{self.folder}: trained on {self.config['tower']['name']}, so it can't look at pictures: "
                 "`tuwen eval` scores it on data that holds these"
             )
         sources, places = group_pictures(pictures)
-        return self._answer(self._read(sources, batch, failed), places, questions, k, attend)
+        blocks = self._read(sources, batch, failed) if self.sees else self._detect(sources, failed)
+        return self._answer(blocks, places, questions, k, attend)
 
     def answer_part(
         self,
@@ -205,6 +210,37 @@ class Vqa:
         for places, _, pixels in numbered(sources, self.size, self.view, batch, failed):
             features = np.ascontiguousarray(self.look(pixels), np.float32)
             yield places, [sources[place] for place in places], {"pictures": torch.from_numpy(features)}
+
+    def _detect(self, sources: Sequence[Source], failed: Failed | None) -> Iterator[Block]:
+        """Pictures one by one, by the regions that the detector of its training finds in them."""
+        import torch
+
+        detector = self._open_detector()
+        most = min(detector.most, self.config["model"]["image"]["regions"])
+        for (place, source), future in read_ahead(enumerate(sources), lambda item: open_whole(item[1]), AHEAD):
+            try:
+                found = detector.detect(future.result(), most)
+            except PictureError as error:
+                note_failed(failed, name_of(source), error)
+                continue
+            assert found.size is not None
+            boxes = torch.from_numpy(found.boxes / np.array([*found.size] * 2, np.float32))[None]
+            seen = {"pictures": torch.from_numpy(found.features)[None], "boxes": boxes}
+            yield [place], [source], seen | {"mask": torch.ones(boxes.shape[:2], dtype=torch.bool)}
+
+    def _open_detector(self) -> Detector:
+        """ModelError where it is not here, or has other weights than it had."""
+        if self._eyes is None:
+            from tuwen.detecting import Detector
+
+            known = self.detector or {}
+            self._eyes = Detector(known["detector"], self.device, known["most"])
+            if self._eyes.fingerprint != known["fingerprint"]:
+                raise ModelError(
+                    f"{self._eyes.name}: not the detector that found the regions of {self.folder}; find them anew by "
+                    "`tuwen regions` and train again"
+                )
+        return self._eyes
 
     def _read_part(self, part: Dataset, rows: NDArray[np.int64], batch: int) -> Iterator[Block]:
         from tuwen.tasks.pictures import PRECOMPUTED, Cached

@@ -23,6 +23,8 @@ from tuwen.text.answers import AnswerVocabulary, Worth
 
 Ints = NDArray[np.int64]
 
+POOL = 16  # batches among which questions are sorted by length
+
 OWN_SPLIT = "the data's own val split"
 
 
@@ -197,7 +199,19 @@ class QuestionBatches(TorchDataset[dict[str, Tensor]]):
         for own in self.by_picture:
             mixed = draw.permutation(own).tolist()
             handfuls += [mixed[start : start + self.together] for start in range(0, len(mixed), self.together)]
-        self.order = [question for place in draw.permutation(len(handfuls)) for question in handfuls[place]]
+        mixed_handfuls = [handfuls[place] for place in draw.permutation(len(handfuls))]
+        # Questions of about one length share a batch, for all are padded to the longest; the batches come in any order.
+        window = max(1, POOL * self.batch_size // self.together)
+        order: list[int] = []
+        for start in range(0, len(mixed_handfuls), window):
+            near = sorted(mixed_handfuls[start : start + window], key=self._longest, reverse=bool(draw.integers(2)))
+            order += [question for handful in near for question in handful]
+        size, full = self.batch_size, len(self)
+        shuffled = [question for i in draw.permutation(full) for question in order[i * size : (i + 1) * size]]
+        self.order = shuffled + order[full * size :]
+
+    def _longest(self, handful: list[int]) -> int:
+        return max(len(self.asked.ids[question]) for question in handful)
 
     def __len__(self) -> int:
         return self.count // self.batch_size  # the last, smaller batch waits for the next draw

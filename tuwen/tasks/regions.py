@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tuwen.dataset import Dataset
 from tuwen.errors import DataError
-from tuwen.regions import read_regions
+from tuwen.regions import read_regions, read_source
 
 REGIONS = "regions"  # a tower's name that means: each picture's own file
 
@@ -28,6 +28,12 @@ class RegionFiles:
     files: list[Path]
     pictures: list[Path]
     most: int = 36
+
+    @property
+    def detector(self) -> dict[str, Any] | None:
+        """The detector that found all of them: its `detector` (name), `fingerprint` and `most`; None for others'."""
+        source = read_source(self.files)
+        return source if {"detector", "fingerprint", "most"} <= source.keys() else None
 
     def gather(self, rows: Ints, draw: np.random.Generator | None = None) -> Tensor:
         """Features (B, N, D) float32 alone, padding 0."""

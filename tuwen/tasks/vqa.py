@@ -35,7 +35,7 @@ from tuwen.tasks.pictures import (
     open_tower,
     pretrained_part,
 )
-from tuwen.tasks.regions import REGIONS, open_regions
+from tuwen.tasks.regions import REGIONS, RegionFiles, open_regions
 from tuwen.tasks.words import train_tokenizer
 from tuwen.text import load_tokenizer
 from tuwen.text.answers import AnswerVocabulary, commonest
@@ -117,12 +117,18 @@ class VqaTask:
             "name": self.recipe.name,
             **self.built,
             "tower": describe_tower(self.tower, self.image, self.recipe.data),
+            "detector": self._detector(),
             "seed": self.recipe.seed,
             "notes": self.recipe.notes,
             "pretrained": self._pretrained(),
             "languages": self.languages,
             "validation_split": self.split,
         }
+
+    def _detector(self) -> dict[str, Any] | None:
+        """Who found the regions that it learns from: who must look at a picture before it is asked about."""
+        source = self.train.asked.pictures
+        return source.detector if isinstance(source, RegionFiles) else None
 
     def _pretrained(self) -> dict[str, str]:
         """The parts that others trained, for the protocol."""

@@ -56,12 +56,13 @@ class Layer(nn.Module):
         self.dropout, self.blind = nn.Dropout(dropout), blind
 
     def forward(
-        self, x: Tensor, words: Tensor, memory: Tensor | None, mask: Tensor | None, slots: Slots
+        self, x: Tensor, words: Tensor, memory: Tensor | None, mask: Tensor | None, slots: Slots, wanted: int
     ) -> tuple[Tensor, Tensor | None]:
-        """`x` (B, T, W), `words` (B, T) mask of the words, `memory` (P, N, W), `mask` (P, N) -> like `x`, and the
-        attention (P, H, K T, N)."""
+        """`x` (B, T, W), `words` (B, T) mask of the words, `memory` (P, N, W), `mask` (P, N) -> the first `wanted`
+        words of `x`, and their attention (P, H, K wanted, N)."""
         normed, weights = self.words_norm(x), None
-        x = x + self.dropout(self.words(normed, *self.words.make_keys(normed), words[:, None, None])[0])
+        keys, values = self.words.make_keys(normed)
+        x = x[:, :wanted] + self.dropout(self.words(normed[:, :wanted], keys, values, words[:, None, None])[0])
         if memory is not None:
             query = slots.spread(self.regions_norm(x)).flatten(1, 2)  # (P, K T, W)
             keys, values = self.regions.make_keys(memory)
@@ -221,15 +222,15 @@ class FusionTransformer(nn.Module):
         slots = Slots(len(regions), owner, len(ids))
         x, words = self._embed(ids, lengths)
         weights = None
-        for layer in self.layers:
-            x, weights = layer(x, words, memory, mask, slots)
+        for depth, layer in enumerate(self.layers, 1):
+            wanted = 1 if depth == len(self.layers) else x.shape[1]  # in the end the start token alone is read
+            x, weights = layer(x, words, memory, mask, slots, wanted)
         state = self.norm(x[:, 0])
         if self.counter is not None and memory is not None:
             state = state + self.counter(state, memory, mask, slots)
         if weights is None:
             return state, None
-        by_word = weights.mean(1).view(len(regions), slots.most, *x.shape[1:2], -1)  # (P, K, T, N)
-        return state, slots.collect(by_word[:, :, 0])  # the start token is first
+        return state, slots.collect(weights.mean(1))  # (P, H, K, N): one word, the start token
 
     def _embed(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The start token and the words (B, 1 + T, W), and which exist (B, 1 + T)."""
