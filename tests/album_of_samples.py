@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -9,12 +10,23 @@ from PIL import Image
 from tuwen.demo import collect
 
 CAMERAS = ["NIKON D90", "Canon EOS 5D", "Pixel 8"]
-PARTS = {"left": (0.0, 0.0, 0.62, 1.0), "middle": (0.15, 0.1, 0.85, 0.9), "lower": (0.0, 0.4, 1.0, 1.0)}
+SHARES = [(0.0, 0.0, 0.62, 1.0), (0.15, 0.1, 0.85, 0.9), (0.0, 0.4, 1.0, 1.0)]  # left, upper, right, lower
+ODD_NAME = "花 <b>&amp; <img src=x onerror=alert(1)>.jpg"  # a name that a careless page would take for HTML
 COPIED = ["astronaut", "coffee", "flower"]
 
 
+@dataclass(frozen=True)
+class Library:
+    """A folder of photographs, its index, and a server over it."""
+
+    pictures: Path
+    db: Path
+    count: int
+    base: str
+
+
 def make_album(folder: Path) -> int:
-    """Write the folder; how many different readable pictures it holds."""
+    """Write the folder; how many readable pictures it holds, all of them different."""
     collect(folder / "photographs")
     whole = sorted((folder / "photographs").iterdir())
     parts = folder / "parts"
@@ -23,10 +35,11 @@ def make_album(folder: Path) -> int:
     for n, path in enumerate(whole):
         image = Image.open(path).convert("RGB")
         width, height = image.size
-        for name, (left, upper, right, lower) in PARTS.items():
-            box = (int(left * width), int(upper * height), int(right * width), int(lower * height))
-            image.crop(box).save(parts / f"{path.stem}-{name}.jpg", quality=88, exif=_exif(n))
-            count += 1
+        left, upper, right, lower = SHARES[n % 3]
+        box = (int(left * width), int(upper * height), int(right * width), int(lower * height))
+        name = ODD_NAME if path.stem == "grass" else f"{path.stem}-part.jpg"
+        image.crop(box).save(parts / name, quality=88, exif=_exif(n))
+        count += 1
         if path.stem in COPIED:
             image.resize((width // 2, height // 2)).save(folder / f"{path.stem}-small.jpg", quality=80)
             count += 1

@@ -86,7 +86,8 @@ def _stamp(day: date) -> int:
         begin = datetime.combine(day, time()).astimezone()
     except (OverflowError, OSError, ValueError):
         begin = datetime.combine(day, time(), timezone.utc)
-    return int((begin - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds()) * 1_000_000_000
+    stamp = int((begin - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds()) * 1_000_000_000
+    return min(max(stamp, -(2**63)), 2**63 - 1)  # the column holds the years 1678 to 2262
 
 
 def live_rows(store: Store, contents: Collection[str], condition: str | None = None) -> dict[str, Row]:

@@ -96,14 +96,17 @@ def corrected(store: LanceStore) -> list[Row]:
     return sorted(rows, key=lambda row: (row["file"] is None, row["file"] or "", row["id"]))
 
 
-def export_corrections(store: LanceStore, dest: Path) -> Path:
+def export_corrections(store: LanceStore, dest: Path, given: bool = False) -> Path:
     """A data set of the pictures that people noted captions of, as `tuwen tune --data` takes it. Pictures are named
     where they lie, not copied. Returns `dest`.
+
+    `given`: also the pictures that a data set gave human captions; a correction replaces those of its language.
 
     Raises:
         DataError: nothing was noted, or there is something else at `dest`.
     """
-    rows = [row for row in corrected(store) if row["file"] is not None]
+    rows = corrected(store)
+    rows = [row for row in (_with_given(store, rows) if given else rows) if row["file"] is not None]
     if not rows:
         raise DataError(f"{store.folder}: no corrected caption in it; correct some in the page of `tuwen serve` first")
     dest = dest.expanduser().absolute()
@@ -126,6 +129,22 @@ def export_corrections(store: LanceStore, dest: Path) -> Path:
     ]
     dataset.save(Dataset(dest, manifest, pictures))
     return dest
+
+
+def _with_given(store: LanceStore, noted: list[Row]) -> list[Row]:
+    """Corrected pictures, and those with human captions of a data set, as `corrected` has them."""
+    rows = {row["id"]: {**row, "captions": list(row["captions"])} for row in noted}
+    replaced = {(row["id"], caption["lang"]) for row in noted for caption in row["captions"]}
+    files = store.scan(FILES, ["folder", "path", "content", "captions"], also="state = 'ok' AND captions IS NOT NULL")
+    for file in sorted(files, key=path_of):
+        human = [c for c in file["captions"] if c["source"] == HUMAN and (file["content"], c["lang"]) not in replaced]
+        if not human or not Path(path_of(file)).is_file():
+            continue
+        new = {"id": file["content"], "file": path_of(file), "captions": [], "made": []}
+        known = rows.setdefault(file["content"], new)["captions"]
+        said = {caption["text"] for caption in known}
+        known.extend(caption for caption in human if caption["text"] not in said)
+    return sorted(rows.values(), key=lambda row: (row["file"] is None, row["file"] or "", row["id"]))
 
 
 def _part(note: Row, more: str) -> Row:

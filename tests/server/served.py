@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from fake_server import World
 from tuwen import pipelines
 from tuwen.cli import run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 world = World(Path(sys.argv[1]))
 describer = world.models["captioning"]
 caption = describer.caption

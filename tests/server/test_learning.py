@@ -71,7 +71,7 @@ def test_corrections_are_tuned_on_with_before_and_after(tuned: TestClient, world
     assert done["use"] == f"tuwen index {world.pictures} --db {world.db} --model {run}"
     assert done["report"] == str(run / "report.html")
     asked = json.loads((run / "asked.json").read_text())
-    assert asked[:5] == ["tune", "--data", f"{world.db}.corrections", "--from", "colours"]
+    assert asked[:5] == ["tune", "--data", f"{world.db}.lessons", "--from", "colours"]
     assert asked[-7:] == ["--seed", "7", "--json", "--lang", "en", "--epochs", "2.0"]
 
 
@@ -131,3 +131,29 @@ def test_the_exported_data_set_is_one_that_tune_reads(client: Client, world: Wor
     assert (made["pictures"], made["captions"]) == (2, 2)
     with pytest.raises(Exception, match="2 pictures with human captions"):  # it gets as far as counting them
         hold_out(dataset.read(Path(made["data"])))
+
+
+def test_a_data_sets_own_captions_are_tuned_on_too_and_a_correction_replaces_them(
+    client: Client, tmp_path: Path
+) -> None:
+    from fake_embedder import FakeEmbedder, draw
+
+    from tuwen import dataset
+    from tuwen.dataset import Dataset
+    from tuwen.indexing import index_folder
+    from tuwen.records import Caption, Manifest, Picture
+    from tuwen.searching import export_corrections
+    from tuwen.store import open_store
+
+    world = World(tmp_path)
+    given = [Caption(text="one"), Caption(text="two"), Caption(text="一"), Caption(text="made", source="model:m")]
+    pictures = []
+    for n, colour in enumerate(("red", "green", "blue")):
+        draw(world.pictures / f"p{n:03}.png", colour)
+        pictures.append(Picture(file_name=f"p{n:03}.png", captions=given if n < 2 else []))
+    dataset.save(Dataset(world.pictures, Manifest(), pictures), world.pictures)
+    index_folder(world.pictures, world.db, FakeEmbedder())
+    client(world).put(f"/api/pictures/{world.id(0)}/caption", json={"text": "Mine.", "lang": "en"})
+    made = dataset.read(export_corrections(open_store(world.db), tmp_path / "out", given=True))
+    texts = {Path(p.file_name).name: [c.text for c in p.captions] for p in made.pictures}
+    assert texts == {"p000.png": ["Mine.", "一"], "p001.png": ["one", "two", "一"]}

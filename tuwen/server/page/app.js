@@ -50,12 +50,15 @@ export function useHits(key, load, size) {
           loading: false,
           stale: false,
         })),
-      (error) => !stop.signal.aborted && set((old) => ({ ...old, hits: offset ? old.hits : [], error, loading: false, stale: false })),
+      (error) => !stop.signal.aborted && set((old) => ({ ...old, hits: offset ? old.hits : [], more: offset > 0, error, loading: false, stale: false })),
     );
     return () => stop.abort();
   }, [key, offset, turn]);
+  const other = state.key !== key; // the address has changed, and what it asks for is not even on its way
   return {
     ...state,
+    loading: state.loading || other,
+    stale: state.stale || other,
     next: () => !state.loading && state.more && turnTo({ key, offset: state.hits.length }),
     reload: () => again((n) => n + 1),
   };

@@ -27,7 +27,7 @@ function Same({ hit, group, largest }) {
   const { t } = useApp();
   return html`<div class="same" role="listitem" style=${{ "--r": Math.min(2.6, Math.max(0.55, hit.width && hit.height ? hit.width / hit.height : 1)) }}>
     <${Tile} hit=${hit} hits=${group} />
-    <p class="facts"><span>${hit.width} × ${hit.height}</span>${largest && html`<b>${t("dup_largest")}</b>`}</p>
-    <p class="path" title=${hit.file}>${hit.file}</p>
+    <p class="pixels"><span>${hit.width} × ${hit.height}</span>${largest && html`<b>${t("dup_largest")}</b>`}</p>
+    <p class="path" title=${hit.file}><bdi>${hit.file}</bdi></p>
   </div>`;
 }

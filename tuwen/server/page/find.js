@@ -115,7 +115,7 @@ export function Results() {
   useEffect(() => {
     if (!loading && !error) say(hits.length ? count(t, hits, more) : t("none_filter"));
   }, [loading, hits.length, key]);
-  const title = route.like ? t("results_like") : image ? t("your_picture") : browsing ? t("all_pictures") : t("results_for", { q: route.q });
+  const title = route.like ? t("results_like") : image ? t(route.q ? "results_both" : "results_image", { q: route.q }) : browsing ? t("all_pictures") : t("results_for", { q: route.q });
   return html`<section class="results" aria-labelledby="title">
     ${image && html`<${Dropped} image=${image} key=${image.url} />`}
     <header class="head">

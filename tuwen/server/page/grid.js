@@ -58,7 +58,7 @@ function keys(event, grid, hits, selection) {
   if (next) {
     event.preventDefault();
     next.focus();
-  } else if (event.key === " " || event.key === "x") {
+  } else if (event.key === " " || event.key.toLowerCase() === "x") {
     event.preventDefault();
     const hit = hits.find(({ id }) => id === at.dataset.id);
     if (event.shiftKey) selection.range(hits, hit);

@@ -48,7 +48,7 @@ def router(desk: Desk) -> APIRouter:
 
         def act() -> Tune:
             store = desk.shared.store()
-            made = _export(desk)
+            made = _export(desk, given=True)
             if made.pictures < LEAST:
                 raise Refused(
                     f"{made.pictures} pictures have captions that people wrote: tuning needs {LEAST}; correct some more"
@@ -77,9 +77,10 @@ def router(desk: Desk) -> APIRouter:
     return routes
 
 
-def _export(desk: Desk) -> Exported:
-    to = desk.db.with_name(f"{desk.db.name}.corrections")
-    searching.export_corrections(desk.shared.store(), to)
+def _export(desk: Desk, given: bool = False) -> Exported:
+    """People's captions as a data set beside the index; for tuning, those that a data set gave as well."""
+    to = desk.db.with_name(f"{desk.db.name}.{'lessons' if given else 'corrections'}")
+    searching.export_corrections(desk.shared.store(), to, given)
     made = dataset.read(to)
     captions = sum(len(picture.captions) for picture in made.pictures)
     return Exported(data=str(to), pictures=len(made.pictures), captions=captions)
