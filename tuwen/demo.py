@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuwen import calibrate
 from tuwen.describing import as_dict
 from tuwen.errors import DataError, StoreError
 from tuwen.indexing import describe, index_folder
@@ -126,7 +127,7 @@ def run_demo(
         "like": {"file": str(like), "hits": [asdict(hit) for hit in near]},
         "captions": _describe(describer, rows) if describer else [],
         "describer": describer.name if describer else None,
-        "threshold": dict(pipeline.threshold),
+        "threshold": calibrate.lines(pipeline),
         "model": str(store.model),
         "report": str(out / "report.html"),
     }
