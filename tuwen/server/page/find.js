@@ -74,7 +74,7 @@ function Filters({ close }) {
         options=${["score", "date"].map((key) => [key, t(`sort_${key}`)])} />
     </fieldset>
     <div class="fields">
-      <label class="first"><span>${t("without")}</span><input value=${route.without || ""} placeholder=${t("without_hint")} onChange=${typed("without")} maxlength="1000" /></label>
+      <label class="leading"><span>${t("without")}</span><input value=${route.without || ""} placeholder=${t("without_hint")} onChange=${typed("without")} maxlength="1000" /></label>
       <label><span>${t("after")}</span><input type="date" value=${route.after || ""} onChange=${typed("after")} /></label>
       <label><span>${t("before")}</span><input type="date" value=${route.before || ""} onChange=${typed("before")} /></label>
       <label class="wide"><span>${t("folder")}</span><input value=${route.folder || ""} placeholder=${t("any")} list="folders" onChange=${typed("folder")} maxlength="1000" /></label>
@@ -121,7 +121,7 @@ export function Results() {
     ${image && html`<${Dropped} image=${image} key=${image.url} />`}
     <header class="head">
       <h1 id="title">${title}</h1>
-      ${hits.length > 0 && html`<span class="count">${count(t, hits, more)}${browsing && !route.sort ? ` · ${t("all_newest")}` : ""}</span>`}
+      ${hits.length > 0 && html`<span class="count">${count(t, hits, more)}${browsing && html`<span class="rest"> · ${t("all_newest")}</span>`}</span>`}
       <${Chips} />
       ${hits.length > 0 && !selection.active && html`<${Button} kind="plain end" onClick=${selection.start}>${t("select_some")}</${Button}>`}
     </header>
