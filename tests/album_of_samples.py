@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tuwen.demo import collect
 CAMERAS = ["NIKON D90", "Canon EOS 5D", "Pixel 8"]
 SHARES = [(0.0, 0.0, 0.62, 1.0), (0.15, 0.1, 0.85, 0.9), (0.0, 0.4, 1.0, 1.0)]  # left, upper, right, lower
 ODD_NAME = "花 <b>&amp; <img src=x onerror=alert(1)>.jpg"  # a name that a careless page would take for HTML
+TWICE = "chelsea.png"  # one content in two files
 COPIED = ["astronaut", "coffee", "flower"]
 
 
@@ -43,6 +45,7 @@ def make_album(folder: Path) -> int:
         if path.stem in COPIED:
             image.resize((width // 2, height // 2)).save(folder / f"{path.stem}-small.jpg", quality=80)
             count += 1
+    shutil.copy(folder / "photographs" / TWICE, folder / TWICE)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     return count
 

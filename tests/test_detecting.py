@@ -138,7 +138,13 @@ def test_a_model_of_detected_regions_is_asked_about_any_picture(tmp_path: Path, 
     datasets.save(held)
     image, parts = {"tower": "regions"}, {"layers": 1, "heads": 2, "feedforward": 8}
     model = {"kind": "fusion", "width": 8, "image": image, "question": {"embedding": 8}, "fusion": parts}
-    tree = {"task": "vqa", "answers": {"min_count": 1}, "model": model, "loss": {"bce": 1.0}, "train": {"batch_size": 2}}
+    tree = {
+        "task": "vqa",
+        "answers": {"min_count": 1},
+        "model": model,
+        "loss": {"bce": 1.0},
+        "train": {"batch_size": 2},
+    }
     told = start_task(parse_recipe(tree, "test"), datasets.load(data)).config()["detector"]
     assert told["detector"] == f"hf:{tmp_path / 'tiny'}"
     assert (told["most"], told["fingerprint"]) == (4, Detector(str(tmp_path / "tiny")).fingerprint)

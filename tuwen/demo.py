@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuwen import calibrate
 from tuwen.answering import as_dict as as_json
 from tuwen.describing import as_dict
 from tuwen.errors import DataError, StoreError
@@ -163,7 +164,7 @@ def run_demo(
         "describer": describer.name if describer else None,
         "answers": _answer(answerer, rows, bool(credits)) if answerer else [],
         "answerer": answerer.name if answerer else None,
-        "threshold": dict(pipeline.threshold),
+        "threshold": calibrate.lines(pipeline),
         "model": str(store.model),
         "report": str(out / "report.html"),
     }

@@ -38,13 +38,14 @@ def index_folder(
     patterns: Patterns | None = None,
     change: bool = False,
     fill: bool = False,
+    wait: float = 0,
 ) -> IndexReport:
     """Bring the index up to date with a folder, and say what that took.
 
     `name` is what loads the pipeline again, from anywhere: a shipped name, or an absolute path. `patterns`: which
     paths count; None takes those of the folder's last run. `change`: the index may be of another model; then all its
     folders are embedded anew beside the old vectors, which serve until the new ones are whole. `fill`: thumbnails
-    that are missing are made too.
+    that are missing are made too. `wait`: seconds for another writer to finish.
 
     DataError where there is no folder or no picture in it: then nothing is written, and nothing removed from
     an index whose drive is not there. StoreError where the index is of another model, or locked.
@@ -60,7 +61,7 @@ def index_folder(
         some = " that these patterns take" if patterns != Patterns() else ""
         raise DataError(f"{pictures}: no picture in it{some} (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC, AVIF)")
     report = IndexReport(str(db), failed=listing.failed)
-    with writer(db, describe(pipeline, name), change) as store:
+    with writer(db, describe(pipeline, name), change, wait) as store:
         before = _note_folder(store, folder, patterns)
         _take_in(store, pipeline, folder, listing, report, fill)
         if not same(before, store.model):

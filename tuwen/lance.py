@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -61,7 +63,7 @@ class LanceStore:
         # Zero: look for a newer version at each read, so a server sees what an indexer commits.
         self._db = lancedb.connect(folder, read_consistency_interval=timedelta(0))
         self._tables: dict[str, Any] = {}
-        self._commits = 0
+        self._commits: Counter[str] = Counter()  # by table, since it was compacted
 
     def put(self, table: str, rows: Sequence[Row]) -> None:
         if not rows:
@@ -69,7 +71,7 @@ class LanceStore:
         data = _arrow(rows, _schema(table, self.model.dim))
         to = self._table(table, make=True)
         self._told(lambda: to.merge_insert("key").when_matched_update_all().when_not_matched_insert_all().execute(data))
-        self._committed()
+        self._committed(table)
 
     def delete(self, table: str, keys: Collection[str]) -> None:
         at = self._table(table)
@@ -77,7 +79,7 @@ class LanceStore:
             return
         for condition in _conditions("key", keys):
             self._told(partial(at.delete, condition))
-            self._committed()
+            self._committed(table)
 
     def search(
         self, table: str, vector: Vector, k: int, columns: Sequence[str] = ("key",), where: str | None = None
@@ -155,9 +157,10 @@ class LanceStore:
             parts.append(batch.column("vector").flatten().to_numpy().reshape(len(batch), -1))
         return keys, np.concatenate(parts) if parts else np.zeros((0, self.model.dim), np.float32)
 
-    def compact(self) -> None:
+    def compact(self, tables: Iterable[str] = TABLES) -> None:
         """Merge what the commits left, drop old versions and half-written files, bring the indexes up to date."""
-        for name in TABLES:
+        for name in tables:
+            self._commits.pop(name, None)
             at = self._table(name)
             if at is None:
                 continue
@@ -171,16 +174,18 @@ class LanceStore:
                 continue
             # Safe at once: the lock keeps other writers out, and a reader that loses its version reads again.
             self._told(partial(at.optimize, cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True))
-        self._commits = 0
 
     def compact_changed(self) -> None:
-        """`compact`, where anything was committed."""
-        if self._commits:
-            self.compact()
+        """`compact` of the tables that were written to."""
+        self.compact(list(self._commits))
 
-    def drop(self, table: str) -> None:
-        """Take a table away as a whole, damaged or not."""
-        self._drop_named(self._name(table))
+    def drop(self, table: str, aside: bool = False) -> None:
+        """Take a table away as a whole, damaged or not; or leave it `aside`, under another name."""
+        name = self._name(table)
+        if aside:
+            (self.folder / f"{name}.lance").replace(self.folder / f"{name}-{time.time_ns()}.damaged")
+        else:
+            self._drop_named(name)
         self._tables.pop(table, None)
 
     def drop_others(self, keep: Iterable[Model] = ()) -> None:
@@ -200,10 +205,10 @@ class LanceStore:
         config = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
         self._told(partial(at.create_index, "text", config=config))
 
-    def _committed(self) -> None:
-        self._commits += 1
-        if self._commits % COMPACT_EVERY == 0:
-            self.compact()
+    def _committed(self, table: str) -> None:
+        self._commits[table] += 1
+        if self._commits.total() >= COMPACT_EVERY:
+            self.compact_changed()
 
     def _name(self, table: str) -> str:
         return _name_of(table, self.model)

@@ -37,7 +37,7 @@ def set_caption(db: Path, id: str, text: str, lang: str | None = None) -> None:
     text = " ".join(text.split())
     if not text or len(text) > LONGEST:
         raise DataError(f"a caption has 1 to {LONGEST:,} characters, this one has {len(text):,}")
-    with writer(db, wait=WAIT) as store:
+    with writer(db, wait=WAIT, brief=True) as store:
         if not any(row["state"] == "ok" for row in store.scan(FILES, ["state"], ("content", [id]))):
             raise DataError(f"{id}: no such picture in {db}")
         put_notes(store, [(id, text, lang or guess_language(text), HUMAN)])
@@ -77,7 +77,7 @@ def corrected(store: LanceStore) -> list[Row]:
     """Pictures with captions that people noted: `id`, `file` (None where it is gone), `captions` (text, lang, at) and
     `made` (text, lang, source), in the order of the paths."""
     notes: dict[str, list[Row]] = defaultdict(list)
-    for note in store.scan(NOTES):
+    for note in sorted(store.scan(NOTES), key=lambda note: (note["lang"], note["source"])):
         notes[note["content"]].append(note)
     notes = {content: some for content, some in notes.items() if any(note["source"] == HUMAN for note in some)}
     files: dict[str, str] = {}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from tuwen.browsing import duplicates, read_picture, thumbnail
+from tuwen.calibrate import ALL
+from tuwen.calibrate import floor as floor_of
 from tuwen.errors import DataError
 from tuwen.hits import CaptionHit, Filter, Hit, hits_of, live_rows, path_of
 from tuwen.noting import corrected, export_corrections, set_caption
 from tuwen.records import guess_language
-from tuwen.store import CAPTIONS, VECTORS, LanceStore, Row, Vector
+from tuwen.store import CAPTIONS, FILES, VECTORS, LanceStore, Row, Vector, quote
+from tuwen.text import split_words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,8 +42,13 @@ __all__ = [
 ]
 
 SPARE = 32  # hits asked for beyond k: some may belong to pictures that are gone
+FEW = 2000  # pictures that pass a filter, up to which they alone are searched
 DATED = 1000  # hits that are put in the order of their dates, at most
+FUSED = 200  # hits of each list that are fused, at least
 FUSION = 60  # Cormack, Clarke and Buettcher, "Reciprocal rank fusion" (SIGIR 2009)
+SAMPLE = 2000  # vectors by which the spread of a query's cosines is told
+WITHOUT = 0.5  # share of what should be absent that is taken from what is wanted
+OFFER = "where there is a network, `tuwen models get {}` fetches a web-trained one"
 
 Scored = list[tuple[str, float]]  # content ids, best first
 
@@ -47,7 +56,8 @@ Scored = list[tuple[str, float]]  # content ids, best first
 @dataclass(frozen=True)
 class Query:
     """What is looked for. `weight` is the picture's share where `text` and `image` are both given; `without` names
-    what should be absent; `everything` lifts the no-match threshold."""
+    what should be absent; `everything` lifts the no-match floor; `mode` says what the words are held against: the
+    pictures, the captions' words, or both."""
 
     text: str | None = None
     image: Path | Image | None = None
@@ -73,22 +83,36 @@ class Found:
 def find(store: LanceStore, pipeline: Embedder, query: Query) -> Found:
     """The pictures that fit a query, best first, `k` of them from `offset` on.
 
+    In the order `date` the best thousand come newest first; a file without a date counts by when it was written.
+
     Raises:
-        DataError: a query without words and picture.
+        DataError: a query without words and picture, or of words in a mode that needs them.
         PictureError: its picture cannot be read.
     """
-    if query.text is None and query.image is None:
-        raise DataError("the query has neither words nor a picture")
-    lang = guess_language(query.text) if query.text else None
-    vector = _vector(pipeline, query)
-    floor = -2.0 if query.everything or query.image is not None else pipeline.threshold.get(lang or "en", -2.0)
-    wanted = query.offset + query.k + 1
-    scored, rows = _nearest(store, vector, DATED if query.order == "date" else wanted, query.filter.condition())
-    scored = [(key, score) for key, score in scored if score >= floor]
+    text = (query.text or "").strip() or None
+    if text is None and (query.image is None or query.mode != "vector"):
+        raise DataError(
+            "the query has neither words nor a picture" if query.image is None else "the query has no words"
+        )
+    lang = guess_language(text) if text else None
+    wanted = max(DATED, query.offset + query.k + 1) if query.order == "date" else query.offset + query.k + 1
+    passing = _Passing(store, query.filter.condition())
+    warnings: list[str] = []
+    if query.mode == "vector":
+        scored = _by_vector(store, pipeline, query, text, passing, wanted)
+    elif query.mode == "words":
+        scored = _by_words(store, text or "", passing, wanted)
+    else:
+        depth = max(FUSED, wanted)
+        lists = (_by_vector(store, pipeline, query, text, passing, depth), _by_words(store, text or "", passing, depth))
+        scored = fuse(*lists)
+    if text and query.mode != "words":
+        warnings = warn_of(pipeline, text)
     if query.order == "date":
-        scored = sorted(scored, key=lambda hit: rows[hit[0]]["date"] or "", reverse=True)
+        scored = sorted(scored, key=lambda hit: _taken(passing.rows[hit[0]]), reverse=True)
     page = scored[query.offset : query.offset + query.k]
-    return Found(hits_of(store, page, rows, lang, query.offset), len(scored) > query.offset + query.k)
+    hits = hits_of(store, page, passing.rows, lang, query.offset)
+    return Found(hits, len(scored) > query.offset + query.k, warnings)
 
 
 def similar(store: LanceStore, id: str, k: int = 10, offset: int = 0) -> Found:
@@ -96,9 +120,10 @@ def similar(store: LanceStore, id: str, k: int = 10, offset: int = 0) -> Found:
     found = next(iter(store.scan(VECTORS, ["vector"], ("key", [id]))), None)
     if found is None:
         raise DataError(f"{id}: no such picture in {store.folder}")
-    scored, rows = _nearest(store, np.asarray(found["vector"], np.float32), offset + k + 2, None)
-    scored = [hit for hit in scored if hit[0] != id]
-    return Found(hits_of(store, scored[offset : offset + k], rows, None, offset), len(scored) > offset + k)
+    passing = _Passing(store, None)
+    nearest = _nearest(store, np.asarray(found["vector"], np.float32), offset + k + 2, passing)
+    scored = [hit for hit in nearest if hit[0] != id]
+    return Found(hits_of(store, scored[offset : offset + k], passing.rows, None, offset), len(scored) > offset + k)
 
 
 def search_captions(store: LanceStore, pipeline: Embedder, image: Path | Image, k: int = 10) -> list[CaptionHit]:
@@ -119,25 +144,107 @@ def search_captions(store: LanceStore, pipeline: Embedder, image: Path | Image, 
     return [CaptionHit(text, round(s, 6), rank, file) for rank, (text, (s, file)) in enumerate(ranked, 1)]
 
 
-def _vector(pipeline: Embedder, query: Query) -> Vector:
-    parts = []
-    if query.text is not None:
-        parts.append((1 - query.weight if query.image is not None else 1.0) * pipeline.embed_texts([query.text])[0])
+def fuse(*lists: Scored) -> Scored:
+    """Reciprocal rank fusion: the sum of 1 / (60 + rank) over the lists that hold a picture."""
+    total: dict[str, float] = {}
+    for ranked in lists:
+        for rank, (key, _) in enumerate(ranked, 1):
+            total[key] = total.get(key, 0.0) + 1 / (FUSION + rank)
+    return sorted(total.items(), key=lambda hit: (-hit[1], hit[0]))
+
+
+def warn_of(pipeline: Embedder, text: str) -> list[str]:
+    """Plain warnings where the model does not know the words, or was not taught the language."""
+    lang, told = guess_language(text), []
+    if lang not in pipeline.languages:
+        name = {"en": "English", "zh": "Chinese"}[lang]
+        told.append(
+            f"model '{pipeline.name}' was not taught {name}; {OFFER.format('chinese' if lang == 'zh' else 'best')}"
+        )
+    words, strange = split_words(text), pipeline.unknown_words(text)
+    if words and set(words) <= set(strange):
+        told.append(
+            f"model '{pipeline.name}' knows none of these words, so the hits mean little: {', '.join(words)}; "
+            + OFFER.format("best")
+        )
+    elif strange:
+        told.append(f"model '{pipeline.name}' does not know the words: {', '.join(dict.fromkeys(strange))}")
+    return told
+
+
+class _Passing:
+    """Which pictures pass a filter, and the rows of those that were met."""
+
+    def __init__(self, store: LanceStore, condition: str | None) -> None:
+        self.store, self.condition, self.rows = store, condition, dict[str, Row]()
+        self.among: str | None = None  # what a vector must be of, where few pass
+        if condition:
+            contents = {row["content"] for row in store.scan(FILES, ["content"], also=condition, limit=FEW + 1)}
+            if len(contents) <= FEW:
+                self.among = f"key IN ({', '.join(map(quote, sorted(contents)))})" if contents else "false"
+
+    def take(self, found: Scored) -> Scored:
+        """Those that pass and lie in the index."""
+        new = {key for key, _ in found} - set(self.rows)
+        self.rows |= live_rows(self.store, new, self.condition)
+        return [(key, score) for key, score in found if key in self.rows]
+
+
+def _by_vector(
+    store: LanceStore, pipeline: Embedder, query: Query, text: str | None, passing: _Passing, k: int
+) -> Scored:
+    """Nearest first. The query's vector is the weighted sum of its parts, each divided by the spread of its cosines
+    over the index (those of pictures spread wider than those of words), less WITHOUT times what should be absent."""
+    parts: list[tuple[float, Vector]] = []
+    if text is not None:
+        parts.append((1 - query.weight if query.image is not None else 1.0, pipeline.embed_texts([text])[0]))
     if query.image is not None:
-        parts.append((query.weight if query.text is not None else 1.0) * pipeline.embed_images([query.image])[0])
-    if query.without:
-        parts.append(-0.5 * pipeline.embed_texts([query.without])[0])
-    whole: Vector = np.sum(parts, axis=0, dtype=np.float32)
-    return whole / max(float(np.linalg.norm(whole)), 1e-6)
+        parts.append((query.weight if text is not None else 1.0, pipeline.embed_images([query.image])[0]))
+    if query.without and query.without.strip():
+        parts.append((-WITHOUT, pipeline.embed_texts([query.without])[0]))
+    floor = (
+        ALL if query.everything or query.image is not None or text is None else floor_of(pipeline, text, parts[0][1])
+    )
+    if len(parts) == 1:
+        return [hit for hit in _nearest(store, parts[0][1], k, passing) if hit[1] >= floor]
+    _, sample = store.vectors(SAMPLE)
+    spreads = [max(float((sample @ vector).std()), 1e-3) if len(sample) > 1 else 1.0 for _, vector in parts]
+    whole = np.sum([share / spread * vector for (share, vector), spread in zip(parts, spreads, strict=True)], axis=0)
+    scored = _nearest(store, whole / max(float(np.linalg.norm(whole)), 1e-6), k, passing)
+    if floor == ALL:
+        return scored
+    keys = [key for key, _ in scored]  # the floor is of the words alone
+    rows = store.scan(VECTORS, ["key", "vector"], ("key", keys))
+    near = {row["key"]: float(np.dot(row["vector"], parts[0][1])) for row in rows}
+    return [(key, score) for key, score in scored if near[key] >= floor]
 
 
-def _nearest(store: LanceStore, vector: Vector, k: int, where: str | None) -> tuple[Scored, dict[str, Row]]:
-    """The k pictures nearest to a vector that lie in the index and pass, with their rows."""
+def _nearest(store: LanceStore, vector: Vector, k: int, passing: _Passing) -> Scored:
+    """The k pictures nearest to a vector that lie in the index and pass."""
     limit = k + SPARE
     while True:
-        nearest = store.search(VECTORS, vector, limit)
-        rows = live_rows(store, {row["key"] for row, _ in nearest}, where)
-        alive = [(row["key"], score) for row, score in nearest if row["key"] in rows]
+        nearest = [(row["key"], score) for row, score in store.search(VECTORS, vector, limit, where=passing.among)]
+        alive = passing.take(nearest)
         if len(alive) >= k or len(nearest) < limit:
-            return alive[:k], rows
+            return alive[:k]
         limit *= 4
+
+
+def _by_words(store: LanceStore, words: str, passing: _Passing, k: int) -> Scored:
+    """The k pictures whose captions hold the words, by the best of their captions (BM25)."""
+    limit = 4 * k + SPARE  # a picture has several captions
+    while True:
+        found = store.find_words(words, limit, ["key", "content"])
+        best: dict[str, float] = {}
+        for row, score in found:
+            best.setdefault(row["content"], score)
+        alive = passing.take(list(best.items()))
+        if len(alive) >= k or len(found) < limit:
+            return alive[:k]
+        limit *= 4
+
+
+def _taken(row: Row) -> str:
+    """When a picture was taken, or written where it does not say; local time, ISO 8601."""
+    written = datetime.fromtimestamp(row["mtime_ns"] / 1e9).isoformat(timespec="seconds")  # as EXIF: without a zone
+    return str(row["date"] or written)

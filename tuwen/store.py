@@ -153,11 +153,14 @@ def open_store(folder: Path) -> LanceStore:
 
 
 @contextlib.contextmanager
-def writer(folder: Path, model: Model | None = None, change: bool = False, wait: float = 0) -> Iterator[LanceStore]:
-    """An index to write, made where there is none; compacted in the end. StoreError where another writes.
+def writer(
+    folder: Path, model: Model | None = None, change: bool = False, wait: float = 0, brief: bool = False
+) -> Iterator[LanceStore]:
+    """An index to write, made where there is none. StoreError where another writes.
 
     `model`: None takes the index's own. With `change` another one is taken: its tables are made beside those of the
-    index's, which stays in use until `adopt`. `wait` are the seconds for another writer to finish.
+    index's, which stays in use until `adopt`. `wait` are the seconds for another writer to finish. What was written to is
+    compacted in the end, unless it was `brief`: then the next writer does so.
     """
     path = folder / "index.json"
     if path.exists():
@@ -172,7 +175,8 @@ def writer(folder: Path, model: Model | None = None, change: bool = False, wait:
         with FileLock(folder / "index.lock", timeout=wait):
             store = _opened(folder, model, change)
             yield store
-            store.compact_changed()
+            if not brief:
+                store.compact_changed()
     except Timeout:
         raise StoreError(f"{folder}: another `tuwen index` is writing to it; wait until it is done") from None
     except PermissionError as error:

@@ -16,7 +16,7 @@ from fake_embedder import FakeEmbedder, draw, draw_many
 from typer.testing import CliRunner
 
 import tuwen.pipelines
-from tuwen.cli import search as commands
+from tuwen.cli import index, search
 from tuwen.errors import DataError, ModelError, PictureError, StoreError, TuwenError
 
 Run = Callable[..., Any]
@@ -26,7 +26,8 @@ Run = Callable[..., Any]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command in `tmp_path`; an error that `tuwen` would print as one line is raised here."""
     app = typer.Typer()
-    commands.register(app)
+    index.register(app)
+    search.register(app)
     monkeypatch.chdir(tmp_path)
 
     def load(name: str, device: str | None = None) -> FakeEmbedder:
@@ -86,7 +87,8 @@ def test_no_match_all_and_unknown_words(run: Run, pictures: Path) -> None:
     nothing = run("search", "xyzzy plugh", "--json")
     assert nothing["hits"] == []
     assert "xyzzy, plugh" in nothing["warnings"][0]
-    assert run("search", "a red thing", "--json")["warnings"] == []  # `red` is known
+    assert run("search", "red", "--json")["warnings"] == []
+    assert "does not know the words: thing" in run("search", "red thing", "--json")["warnings"][0]
     assert len(run("search", "xyzzy", "--all", "-k", "4", "--json")["hits"]) == 4
     told = run("search", "xyzzy")
     assert "no match" in told
@@ -144,11 +146,14 @@ def test_the_index_keeps_its_own_model(run: Run, pictures: Path, monkeypatch: py
     assert run("search", "red", "--json")["model"] == "mine"
     assert run("index", "pictures", "--json")["unchanged"] == 9
     assert asked == ["mine", "mine"]
-    with pytest.raises(StoreError, match=r"'mine'.*'other'.*--db"):
-        run("index", "pictures", "--model", "other")
     monkeypatch.setattr(tuwen.pipelines, "load", lambda name, device=None: FakeEmbedder(name, "retrained"))
     with pytest.raises(StoreError, match="'mine'"):
         run("search", "red")
+    with pytest.raises(StoreError, match=r"--model mine .* 9 pictures are embedded anew, about \d+ seconds"):
+        run("index", "pictures")
+    changed = run("index", "pictures", "--model", "mine", "--json")
+    assert (changed["changed"], changed["decoded"], changed["unchanged"]) == ("mine", 9, 9)
+    assert len(run("search", "red", "-k", "3", "--json")["hits"]) > 0
 
 
 def test_a_run_is_noted_by_its_whole_path(run: Run, pictures: Path, tmp_path: Path) -> None:

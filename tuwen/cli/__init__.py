@@ -24,7 +24,22 @@ def _show_version(asked: bool) -> None:
 
 def build() -> typer.Typer:
     """The command with everything registered."""
-    from tuwen.cli import ask, caption, data, demo, learn, models, questions, regions, scenes, search, serve, tune
+    from tuwen.cli import (
+        ask,
+        calibrate,
+        caption,
+        data,
+        demo,
+        index,
+        learn,
+        models,
+        questions,
+        regions,
+        scenes,
+        search,
+        serve,
+        tune,
+    )
 
     app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,7 +51,9 @@ def build() -> typer.Typer:
     ) -> None:
         """Options of every command."""
 
-    for module in (demo, data, scenes, regions, questions, learn, tune, search, serve, caption, ask, models):
+    for module in (
+        demo, data, scenes, regions, questions, learn, tune, index, search, serve, caption, ask, models, calibrate,
+    ):  # fmt: skip
         module.register(app)
     return app
 

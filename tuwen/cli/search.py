@@ -1,11 +1,12 @@
-"""`tuwen index` and `tuwen search`."""
+"""`tuwen search` and `tuwen duplicates`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.style import Style
@@ -13,20 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from tuwen.cli.common import print_json, say, warn
+from tuwen.cli.index import DB, Db, Json
 from tuwen.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from tuwen.pipelines import Embedder
-    from tuwen.searching import CaptionHit, Hit
+    from tuwen.searching import CaptionHit, Found, Hit
     from tuwen.store import LanceStore
 
-DB = Path("tuwen.db")
-EMBEDDED = "retrieval"
-SHOWN = 10  # unreadable files that are listed for people; --json lists all
 BAR = 16  # characters of a cosine of 1
-
-Db = Annotated[Path, typer.Option("--db", help="The index's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+QUERY, FILTER, PAGES, OUT = "What to look for", "Which pictures", "How many, in which order", "Where the hits go"
 
 
 class Wanted(str, Enum):
@@ -36,120 +33,121 @@ class Wanted(str, Enum):
     captions = "captions"
 
 
+class Mode(str, Enum):
+    """What words are held against: pictures, the words of captions, or both."""
+
+    vector = "vector"
+    words = "words"
+    hybrid = "hybrid"
+
+
+class Order(str, Enum):
+    """What comes first."""
+
+    score = "score"
+    date = "date"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("index")(index)
     app.command("search")(search)
+    app.command("duplicates")(duplicates)
 
 
-def index(
-    pictures: Annotated[Path, typer.Argument(help="A folder of pictures, or a data set.")],
-    db: Db = DB,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A shipped model, a run's folder, hf:REPO or best; default: the index's own, else 'retrieval'."
-        ),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Index a folder of pictures. Again: only what changed. Ctrl-C keeps what is done.
-
-    The index goes to tuwen.db in the current folder, where `tuwen search` looks for it.
-    """
-    from tuwen import pipelines
-    from tuwen.indexing import index_folder
-    from tuwen.store import read_model
-
-    if not pictures.is_dir():
-        raise DataError(f"{pictures}: there is no such folder")
-    new = not (db / "index.json").exists()
-    if model is None:
-        model = EMBEDDED if new else read_model(db).name
-    elif (Path(model) / "config.json").is_file():
-        model = str(Path(model).resolve())  # `search` loads it again, from wherever it is called
-    try:
-        pipeline = pipelines.as_embedder(pipelines.load(model))
-        named = pipeline.name if model.startswith("hf:") else model  # a folder's name is absolute there
-        report = index_folder(pictures, db, pipeline, named)
-    except KeyboardInterrupt:
-        warn(f"stopped: what was embedded is in {db}; the same command goes on from there")
-        raise
-    result = asdict(report)
-    warnings = result.pop("warnings")
-    if json:
-        print_json(result, warnings)
-        return
-    for text in warnings:
-        warn(text)
-    for failure in report.failed[:SHOWN]:
-        warn(f"{failure['file']}: {failure['why']}")
-    if len(report.failed) > SHOWN:
-        warn(f"and {len(report.failed) - SHOWN} more files that cannot be read (--json lists them)")
-    names = ("added", "updated", "moved", "removed", "unchanged")
-    counts = [f"{result[name]:,} {name}" for name in names if result[name]]
-    counts += [f"{len(report.failed):,} unreadable"] if report.failed else []
-    rate = f", {report.pictures_per_second:,.0f} pictures/s" if report.decoded else ""
-    say(Text(f"{db}, model {model}: {', '.join(counts)} ({report.seconds:.1f} s{rate})"))
-    if new and model == EMBEDDED:
-        say(
-            Text(
-                "This embedded model knows what 6,000 everyday photographs teach; --model takes one of your own, or "
-                "hf:REPO. Where there is a network, `tuwen models get best` fetches a web-trained one.",
-                "dim",
-            )
-        )
+def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 def search(
     words: Annotated[str | None, typer.Argument(help="What to look for, in English or Chinese.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Look for what is like this picture instead.")] = None,
+    image: Annotated[Path | None, _option(QUERY, help="What is like this picture; with words: like both.")] = None,
+    weight: Annotated[float, _option(QUERY, help="The picture's share where words are given too.", min=0, max=1)] = 0.5,
+    without: Annotated[str | None, _option(QUERY, "--not", help="Words for what should be absent.")] = None,
+    like: Annotated[
+        str | None, _option(QUERY, "--similar", help="Like a picture of the index: its file, or its id.")
+    ] = None,
+    mode: Annotated[
+        Mode,
+        _option(QUERY, "--by", help="Hold the words against pictures (vector), against captions (words), or both."),
+    ] = Mode.vector,
     wanted: Annotated[
-        Wanted, typer.Option("--for", help="With --image: the captions of indexed data that fit the picture.")
+        Wanted, _option(QUERY, "--for", help="With --image: the captions of indexed data that fit the picture.")
     ] = Wanted.pictures,
-    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many hits.")] = 10,
+    folder: Annotated[str | None, _option(FILTER, help="Below this folder, whole or a part of the path.")] = None,
+    after: Annotated[datetime | None, _option(FILTER, help="Taken on this day or later.", formats=["%Y-%m-%d"])] = None,
+    before: Annotated[
+        datetime | None, _option(FILTER, help="Taken on this day or earlier.", formats=["%Y-%m-%d"])
+    ] = None,
+    camera: Annotated[str | None, _option(FILTER, help="A part of the camera's name.")] = None,
+    format: Annotated[str | None, _option(FILTER, help="jpeg, png, webp ...")] = None,
+    min_side: Annotated[int | None, _option(FILTER, help="Pixels of the shorter side, at least.", min=1)] = None,
+    k: Annotated[int, _option(PAGES, "-k", help="How many hits.", min=1, max=10_000)] = 10,
+    offset: Annotated[int, _option(PAGES, help="Hits to pass over.", min=0, max=1_000_000)] = 0,
+    order: Annotated[Order, _option(PAGES, "--sort", help="Best first, or newest first.")] = Order.score,
+    everything: Annotated[bool, _option(PAGES, "--all", help="Hits below the no-match floor too.")] = False,
     db: Db = DB,
-    everything: Annotated[bool, typer.Option("--all", help="Show hits below the no-match threshold too.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write the hits as a page with pictures to this file.")] = None,
     json: Json = False,
+    html: Annotated[Path | None, _option(OUT, help="Write the hits as a page with pictures to this file.")] = None,
+    table: Annotated[Path | None, _option(OUT, "--csv", help="Write the hits as a table to this file.")] = None,
+    copy: Annotated[Path | None, _option(OUT, help="Copy the hits' files into this folder.")] = None,
+    link: Annotated[Path | None, _option(OUT, help="Make links to the hits' files in this folder.")] = None,
 ) -> None:
-    """Find pictures by words or by a picture, or the captions that fit a picture, in an index made before."""
-    if (words is None) == (image is None):
-        raise typer.BadParameter('give words, as in tuwen search "a red boat", or --image FILE: one of them')
-    if wanted is Wanted.captions and image is None:
-        raise typer.BadParameter("--for captions needs --image FILE")
+    """Find pictures by words, by a picture or by both, or the captions that fit a picture, in an index made before."""
+    if [words is None and image is None, like is None].count(False) != 1:
+        raise typer.BadParameter('give words, as in tuwen search "a red boat", --image FILE, both, or --similar FILE')
+    if wanted is Wanted.captions and (image is None or words is not None):
+        raise typer.BadParameter("--for captions needs --image FILE, and no words")
     if words is not None and not words.strip():
         raise typer.BadParameter("the words are empty")
-    store, pipeline = open_index(db)
-    warnings: list[str] = []
-    hits: list[Hit] | list[CaptionHit]
+    if mode is not Mode.vector and (words is None or image is not None):
+        raise typer.BadParameter("--by words and --by hybrid take words, and no picture")
     if wanted is Wanted.captions:
-        from tuwen.searching import search_captions
+        _captions(db, image or Path(), k, html, json)
+        return
+    from tuwen.searching import Filter, Query
 
-        hits = search_captions(store, pipeline, image or Path(), k)
-        if not hits:
-            warnings.append(f"{db}: no captions in it; index a data set that has some (metadata.jsonl)")
-    elif words is None:
-        from tuwen.searching import Query, find
-
-        hits = find(store, pipeline, Query(image=image, k=k)).hits
-    else:
-        from tuwen.searching import Query, find
-
-        warnings += unknown(pipeline, words)
-        hits = find(store, pipeline, Query(words, k=k, everything=everything)).hits
+    passing = Filter(
+        folder, after.date() if after else None, before.date() if before else None, camera, format, min_side
+    )
+    query = Query(
+        words, image, weight, without, mode.value, passing, order.value, offset=offset, k=k, everything=everything
+    )
+    store, found = _similar(db, like, query) if like is not None else _find(db, query)
+    _hand_out(found.hits, copy, link, table)
     if html is not None:
         from tuwen.report import write_hits
 
-        write_hits(html, words or image or "", hits, store.model)
+        write_hits(html, words or image or like or "", found.hits, store.model)
     if json:
-        print_json({"hits": [asdict(hit) for hit in hits], "model": store.model.name}, warnings)
+        print_json(
+            {"hits": [asdict(hit) for hit in found.hits], "model": store.model.name, "more": found.more}, found.warnings
+        )
         return
-    for text in warnings:
+    for text in found.warnings:
         warn(text)
-    say(
-        table(hits) if hits else Text("no match" + ("" if everything or words is None else "; --all shows the nearest"))
-    )
+    if not found.hits:
+        floored = words is not None and not everything and mode is Mode.vector and not offset
+        say(Text("no match" + ("; --all shows the nearest" if floored else "")))
+        return
+    say(as_table(found.hits))
+    if found.more:
+        say(Text(f"more: --offset {offset + k}", "dim"))
+
+
+def duplicates(db: Db = DB, json: Json = False) -> None:
+    """List pictures of an index that are alike to the eye, in groups: the one with most pixels first."""
+    from tuwen.searching import duplicates as find_duplicates
+    from tuwen.store import open_store
+
+    groups = find_duplicates(open_store(db))
+    if json:
+        print_json({"groups": [[asdict(hit) for hit in group] for group in groups]})
+        return
+    for group in groups:
+        say(as_table(group))
+        say("")
+    count = sum(len(group) - 1 for group in groups)
+    say(Text(f"{len(groups):,} groups, {count:,} pictures beyond the first of each" if groups else "no duplicates"))
 
 
 def open_index(db: Path) -> tuple[LanceStore, Embedder]:
@@ -167,21 +165,68 @@ def open_index(db: Path) -> tuple[LanceStore, Embedder]:
     return store, pipeline
 
 
-def unknown(pipeline: Embedder, words: str) -> list[str]:
-    """A warning where the model knows none of the words."""
-    from tuwen.text import split_words
+def _find(db: Path, query: Any) -> tuple[LanceStore, Found]:
+    from tuwen.searching import find
 
-    all_words, strange = split_words(words), set(pipeline.unknown_words(words))
-    if all_words and strange.issuperset(all_words):
-        return [f"model '{pipeline.name}' knows none of these words, so the hits mean little: {', '.join(all_words)}"]
-    return []
+    store, pipeline = open_index(db)
+    return store, find(store, pipeline, query)
 
 
-def table(hits: list[Hit] | list[CaptionHit]) -> Table:
-    """The hits for people: rank, cosine as a bar, what was found as a link to the file."""
+def _similar(db: Path, like: str, query: Any) -> tuple[LanceStore, Found]:
+    """Like a picture of the index, by its id or its file; a file that is not in it is looked at."""
+    from dataclasses import replace
+
+    from tuwen import images
+    from tuwen.searching import Filter, find, similar
+    from tuwen.store import VECTORS, open_store
+
+    plain = query.filter == Filter() and query.order == "score" and not query.without
+    store, path = open_store(db), Path(like)
+    id = images.content_id(path) if path.is_file() else like
+    if plain and any(store.scan(VECTORS, ["key"], ("key", [id]))):
+        return store, similar(store, id, query.k, query.offset)
+    if not path.is_file():
+        raise DataError(f"{like}: neither a file nor the id of a picture in {db}; `tuwen search --json` prints ids")
+    store, pipeline = open_index(db)
+    return store, find(store, pipeline, replace(query, image=path))
+
+
+def _captions(db: Path, image: Path, k: int, html: Path | None, json: bool) -> None:
+    from tuwen.searching import search_captions
+
+    store, pipeline = open_index(db)
+    hits = search_captions(store, pipeline, image, k)
+    warnings = [] if hits else [f"{db}: no captions in it; index a data set that has some, or add --caption en"]
+    if html is not None:
+        from tuwen.report import write_hits
+
+        write_hits(html, image, hits, store.model)
+    if json:
+        print_json({"hits": [asdict(hit) for hit in hits], "model": store.model.name}, warnings)
+        return
+    for text in warnings:
+        warn(text)
+    say(as_table(hits) if hits else Text("no match"))
+
+
+def _hand_out(hits: list[Hit], copy: Path | None, link: Path | None, table: Path | None) -> None:
+    from tuwen.handout import put_files, write_table
+
+    for folder, linked in ((copy, False), (link, True)):
+        if folder is not None:
+            count = put_files(hits, folder, linked)
+            if count < len(hits):
+                warn(f"{len(hits) - count} of {len(hits)} files are gone")
+    if table is not None:
+        write_table(hits, table)
+
+
+def as_table(hits: list[Hit] | list[CaptionHit]) -> Table:
+    """The hits for people: rank, score as a bar, what was found as a link to the file."""
     shown = Table(box=None, pad_edge=False, show_header=False)
+    most = max([1.0, *(hit.score for hit in hits)])  # cosines are at most 1, the scores of words are not
     for hit in hits:
-        bar = "█" * round(max(hit.score, 0) * BAR)
+        bar = "█" * round(max(hit.score, 0) / most * BAR)
         link = Style(link=Path(hit.file).resolve().as_uri())
         found = getattr(hit, "text", None) or _near(hit.file)
         about = getattr(hit, "caption", None) or (_near(hit.file) if hasattr(hit, "text") else "")

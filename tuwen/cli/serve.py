@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from tuwen.cli.common import say, warn
-from tuwen.cli.search import DB, Db
+from tuwen.cli.index import DB, Db
 from tuwen.errors import ConfigError
 
 

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
 
-from album_of_samples import COPIED, Library
+from album_of_samples import COPIED, TWICE, Library
 from browsing_person import Meet
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 ROOT = Path(__file__).parents[3]
 
@@ -157,6 +157,44 @@ def test_a_corrected_caption_is_kept_counted_and_becomes_a_data_set(someone: Mee
     assert [caption["text"] if isinstance(caption, dict) else caption for caption in rows[0]["captions"]] == [hostile]
 
 
+def test_tuning_shows_before_and_after_with_the_verdict(someone: Meet, library: Library) -> None:
+    """The page alone: fifty corrections and a training are the server's tests' (`test_learning.py`)."""
+    person, jobs = someone(), iter(["idle", "running", "done"])
+    thumbnail = f"/api/pictures/{'0' * 64}/thumbnail"
+    human = {"text": "A dahlia", "lang": "en", "source": "human"}
+    made = {"text": "a dog in a field", "lang": "en", "source": "model:captioning"}
+    one = {"file": "a.jpg", "captions": [human], "made": [made], "thumbnail": thumbnail}
+    rows = [{"id": f"{n:064x}", **one} for n in range(60)]
+    done = {
+        "before": {"t2i_r1": 31.0, "t2i_r5": 55.5, "i2t_r1": 28.0},
+        "after": {"t2i_r1": 44.5, "t2i_r5": 70.0, "i2t_r1": 41.0},
+        "interval": {"t2i_r1": [6.0, 21.0], "t2i_r5": [7.5, 22.0], "i2t_r1": [5.0, 20.5]},
+        "verdict": "improved",
+        "words": ["Improved: +13.7 points of mean recall.", "有提高：平均召回率变化 +13.7 点。"],
+        "n_test": 20,
+        "use": "tuwen index pictures --db tuwen.db --model tuwen.db.tuned-1",
+    }
+
+    def tell(route: Route) -> None:
+        state = next(jobs, "done")
+        body = {"version": "0", "warnings": [], "state": state, "seconds": 3.0, "step": 40}
+        route.fulfill(json={**body, **(done if state == "done" else {})}, status=200)
+
+    person.page.route("**/api/corrections", lambda route: route.fulfill(json={"corrections": rows, "needed": 50}))
+    person.page.route("**/api/tune", tell)
+    person.page.route(
+        "**/thumbnail*", lambda route: route.fulfill(path=library.pictures / "photographs" / "flower.jpg")
+    )
+    person.visit("?view=library")
+    expect(person.page.locator(".goal b")).to_have_text("60 pictures corrected")
+    person.page.get_by_role("button", name="Tune the search").click()  # told: running
+    expect(person.page.locator(".outcome .verdict")).to_have_text("Improved: +13.7 points of mean recall.")
+    expect(person.page.locator(".outcome tbody tr")).to_have_count(3)
+    expect(person.page.locator(".outcome tbody tr").first).to_contain_text("31.044.5+6 … +21")
+    expect(person.page.locator(".outcome .command")).to_have_text(str(done["use"]))
+    person.shoot("tuned")
+
+
 def test_drawing(someone: Meet) -> None:
     person = someone()
     person.visit("?view=draw")
@@ -212,11 +250,12 @@ def test_an_album_is_made_with_the_keyboard_and_exported(someone: Meet) -> None:
 def test_duplicates_stand_together(someone: Meet) -> None:
     person = someone()
     person.visit("?view=duplicates")
-    expect(person.page.locator(".group")).to_have_count(len(COPIED))
+    expect(person.page.locator(".group")).to_have_count(len(COPIED) + 1)
     person.page.get_by_text("Select all but the largest").click()
-    expect(person.page.locator(".basket b")).to_have_text(f"{len(COPIED)} selected")
+    expect(person.page.locator(".basket b")).to_have_text(f"{len(COPIED) + 1} selected")
     chosen = person.page.locator(".tile.chosen .open").evaluate_all("all => all.map((one) => one.ariaLabel)")
-    assert all("-small.jpg" in label for label in chosen)
+    assert len(chosen) == len(COPIED) + 1
+    assert all("-small.jpg" in label or TWICE in label for label in chosen)
     person.shoot("duplicates")
     person.page.keyboard.press("Escape")
     expect(person.page.locator(".basket")).to_have_count(0)

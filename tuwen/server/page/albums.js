@@ -34,7 +34,7 @@ function One({ album }) {
   const { data, error, reload } = useLoad(album, (signal) => readAlbum(album, signal));
   const [asking, ask] = useState(null);
   if (data) shown.current = data.hits;
-  const chosen = data ? data.hits.filter((hit) => selection.has(hit.id)).map((hit) => hit.id) : [];
+  const chosen = data ? data.hits.filter((hit) => selection.has(hit)).map((hit) => hit.id) : [];
   const back = { view: "albums" };
   const tell = (problem) => toast(told(t, problem), "warn");
   const takeOut = () => changeAlbum(album, { remove: chosen }).then(() => { selection.clear(); reload(); }, tell);
@@ -80,7 +80,7 @@ export function AddToAlbum({ close }) {
   const { t, selection, toast } = useApp();
   const { data, error } = useLoad("albums", albums);
   const [problem, fail] = useState(null);
-  const ids = selection.hits().map((hit) => hit.id);
+  const ids = [...new Set(selection.hits().map((hit) => hit.id))];
   const added = (name) => () => { toast(t("album_added", { n: ids.length, name }), "good"); selection.clear(); close(); };
   const into = (name) => changeAlbum(name, { add: ids }).then(added(name), fail);
   const fresh = (name) => (data?.albums.some((one) => one.name === name) ? into(name) : makeAlbum(name, ids).then(added(name), fail));

@@ -18,8 +18,8 @@ export function Duplicates() {
     ${error ? html`<${Failure} error=${error} again=${reload} />` : !data ? html`<${Skeleton} count=${6} />` : !groups.length
       ? html`<${State} icon="copies" title=${t("dup_none")} />`
       : html`<p><${Button} kind="quiet" icon="check" onClick=${() => selection.add(rest)}>${t("dup_rest")}</${Button}></p>
-        ${groups.map((group) => html`<ul key=${group[0].id} class=${`grid group${selection.active ? " choosing" : ""}`}>
-          ${group.map((hit, n) => html`<${Same} key=${hit.id} hit=${hit} group=${group} largest=${n === 0 && area(hit) > area(group[1])} />`)}</ul>`)}`}
+        ${groups.map((group) => html`<ul key=${group[0].file} class=${`grid group${selection.active ? " choosing" : ""}`}>
+          ${group.map((hit, n) => html`<${Same} key=${hit.file} hit=${hit} group=${group} largest=${n === 0 && area(hit) > area(group[1])} />`)}</ul>`)}`}
   </section>`;
 }
 

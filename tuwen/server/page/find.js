@@ -57,7 +57,7 @@ function Filters({ close }) {
     addEventListener("pointerdown", outside);
     return () => removeEventListener("pointerdown", outside);
   }, []);
-  const mode = route.mode || "vector";
+  const mode = t.has(`mode_${route.mode}`) ? route.mode : "vector";
   const select = (key, options, say = (value) => value) => html`<label><span>${t(key)}</span>
     <select value=${route[key] || ""} onChange=${typed(key)}>
       <option value="">${t("any")}</option>
@@ -74,10 +74,11 @@ function Filters({ close }) {
         options=${["score", "date"].map((key) => [key, t(`sort_${key}`)])} />
     </fieldset>
     <div class="fields">
-      <label class="wide"><span>${t("without")}</span><input value=${route.without || ""} placeholder=${t("without_hint")} onChange=${typed("without")} maxlength="1000" /></label>
+      <label class="leading"><span>${t("without")}</span><input value=${route.without || ""} placeholder=${t("without_hint")} onChange=${typed("without")} maxlength="1000" /></label>
       <label><span>${t("after")}</span><input type="date" value=${route.after || ""} onChange=${typed("after")} /></label>
       <label><span>${t("before")}</span><input type="date" value=${route.before || ""} onChange=${typed("before")} /></label>
-      ${stats && stats.folders.length > 1 && select("folder", stats.folders)}
+      <label class="wide"><span>${t("folder")}</span><input value=${route.folder || ""} placeholder=${t("any")} list="folders" onChange=${typed("folder")} maxlength="1000" /></label>
+      <datalist id="folders">${(stats?.folders || []).map((folder) => html`<option key=${folder} value=${folder} />`)}</datalist>
       ${stats && Object.keys(stats.cameras).length > 0 && select("camera", Object.keys(stats.cameras))}
       ${stats && Object.keys(stats.formats).length > 1 && select("format", Object.keys(stats.formats))}
       ${select("min_side", SIDES.map(String), (value) => t("pixels", { n: Number(value) }))}
@@ -120,7 +121,7 @@ export function Results() {
     ${image && html`<${Dropped} image=${image} key=${image.url} />`}
     <header class="head">
       <h1 id="title">${title}</h1>
-      ${hits.length > 0 && html`<span class="count">${count(t, hits, more)}${browsing && !route.sort ? ` · ${t("all_newest")}` : ""}</span>`}
+      ${hits.length > 0 && html`<span class="count">${count(t, hits, more)}${browsing && html`<span class="rest"> · ${t("all_newest")}</span>`}</span>`}
       <${Chips} />
       ${hits.length > 0 && !selection.active && html`<${Button} kind="plain end" onClick=${selection.start}>${t("select_some")}</${Button}>`}
     </header>

@@ -16,7 +16,7 @@ const ratio = ({ width, height }) => Math.min(WIDE, Math.max(NARROW, width && he
 export function Tile({ hit, hits, told }) {
   const { t, selection, shown } = useApp();
   const file = name(hit.file);
-  const chosen = selection.has(hit.id);
+  const chosen = selection.has(hit);
   const open = follow((event) => {
     shown.current = hits;
     if (selection.active && event.detail) selection.toggle(hit);

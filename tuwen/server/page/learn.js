@@ -10,7 +10,7 @@ const EVERY = 2_000; // milliseconds between two looks at a running job
 const SHOWN = 30;
 
 export function Learn() {
-  const { t, toast, shown } = useApp();
+  const { t, toast, shown, stats } = useApp();
   const { data, error } = useLoad("corrections", corrections);
   const job = useTuning();
   const [exported, set] = useState(null);
@@ -19,6 +19,7 @@ export function Learn() {
   if (error) return html`<section class="block"><p class="problem" role="alert">${told(t, error)}</p></section>`;
   const count = data?.corrections.length ?? 0;
   const needed = data?.needed ?? 50;
+  const enough = Math.max(count, stats?.captions ?? 0) >= needed; // captions of an indexed data set teach too
   const open = (one) => follow(() => { shown.current = data.corrections; above("picture", one.id); });
   return html`<section class="block learn" aria-labelledby="learn-title">
     <h2 id="learn-title">${t("learn_title")}</h2>
@@ -29,7 +30,7 @@ export function Learn() {
         <span>${count < needed ? t("learn_needed", { n: needed - count, of: needed }) : t("learn_enough")}</span></div>
       <div class="line wrap">
         <${Button} kind="quiet" icon="download" disabled=${!count} onClick=${() => exportCorrections().then(set, tell)}>${t("learn_export")}</${Button}>
-        <${Button} kind="main" disabled=${count < needed || state === "running"} onClick=${() => startTuning({}).then(job.reload, tell)}>${t("learn_tune")}</${Button}></div>
+        <${Button} kind="main" disabled=${!enough || state === "running"} onClick=${() => startTuning({}).then(job.reload, tell)}>${t("learn_tune")}</${Button}></div>
       ${exported && html`<p class="hint" role="status">${t("learn_exported", { n: exported.captions, data: exported.data })}
         <code class="command">tuwen tune --data ${exported.data} --from retrieval --out runs/mine</code></p>`}
       ${state === "running" && html`<div class="job"><${Spinner}>${t("learn_running")}</${Spinner}>
@@ -40,8 +41,8 @@ export function Learn() {
     </div>
     ${count > 0 && html`<details open=${count <= 6}><summary>${t("learn_list")}</summary><ul class="corrected">${data.corrections.slice(0, SHOWN).map((one) => html`<li key=${one.id}>
       <a href=${address({ ...here(), picture: one.id })} onClick=${open(one)}><img class="there" src=${thumbnail(one, 256)} alt=${name(one.file)} loading="lazy" /></a>
-      <div>${one.captions.filter((caption) => caption.source === "human").map((caption) => html`<p key=${caption.text} lang=${caption.lang}>${caption.text}</p>`)}
-        ${one.captions.filter((caption) => caption.source !== "human").map((caption) => html`<p key=${caption.text} class="was" lang=${caption.lang}>${t("learn_was", { text: caption.text })}</p>`)}</div></li>`)}</ul></details>`}
+      <div>${one.captions.map((caption) => html`<p key=${caption.text} lang=${caption.lang}>${caption.text}</p>`)}
+        ${one.made.map((caption) => html`<p key=${caption.text} class="was" lang=${caption.lang}>${t("learn_was", { text: caption.text })}</p>`)}</div></li>`)}</ul></details>`}
   </section>`;
 }
 

@@ -1,5 +1,5 @@
 // The page: where one is, what is chosen, and the keys that work everywhere.
-import { html, render, useCallback, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
+import { html, render, useCallback, useEffect, useErrorBoundary, useMemo, useRef, useState } from "./vendor/preact.js";
 import { App, asCsv, copy, save, useApp, useLoad } from "./app.js";
 import { stats as readStats } from "./api.js";
 import { AddToAlbum, Albums } from "./albums.js";
@@ -8,7 +8,7 @@ import { Duplicates } from "./duplicates.js";
 import { Results, SearchBox } from "./find.js";
 import { Icon } from "./icons.js";
 import { Library } from "./library.js";
-import { Button, Dialog } from "./parts.js";
+import { Button, Dialog, Failure } from "./parts.js";
 import { Picture } from "./picture.js";
 import { address, follow, go, here, useRoute } from "./route.js";
 import { read, remember } from "./settings.js";
@@ -18,6 +18,7 @@ const VIEWS = { albums: Albums, draw: Draw, duplicates: Duplicates, library: Lib
 const PLACES = [["", "search"], ["albums", "album"], ["draw", "brush"], ["duplicates", "copies"], ["library", "library"]];
 const THEMES = ["auto", "light", "dark"];
 
+/** Chosen files, not contents: of two equal files one may choose one. */
 function useSelection() {
   const [chosen, set] = useState(() => new Map());
   const [started, start] = useState(false);
@@ -28,15 +29,15 @@ function useSelection() {
       size: chosen.size,
       active: started || chosen.size > 0,
       start: () => start(true),
-      has: (id) => chosen.has(id),
+      has: (hit) => chosen.has(hit.file),
       hits: () => [...chosen.values()],
       clear: () => { set(new Map()); start(false); },
-      add: (hits) => change((map) => hits.forEach((hit) => map.set(hit.id, hit))),
-      toggle: (hit) => { last.current = hit.id; change((map) => (map.has(hit.id) ? map.delete(hit.id) : map.set(hit.id, hit))); },
+      add: (hits) => change((map) => hits.forEach((hit) => map.set(hit.file, hit))),
+      toggle: (hit) => { last.current = hit.file; change((map) => (map.has(hit.file) ? map.delete(hit.file) : map.set(hit.file, hit))); },
       range: (hits, hit) => {
-        const [from, to] = [hits.findIndex(({ id }) => id === last.current), hits.indexOf(hit)];
+        const [from, to] = [hits.findIndex(({ file }) => file === last.current), hits.indexOf(hit)];
         const part = from < 0 ? [hit] : hits.slice(Math.min(from, to), Math.max(from, to) + 1);
-        change((map) => part.forEach((one) => map.set(one.id, one)));
+        change((map) => part.forEach((one) => map.set(one.file, one)));
       },
     };
   }, [chosen, started]);
@@ -71,7 +72,7 @@ function Page() {
   const forget = useCallback(() => { setImage(null); go({ ...here(), image: "", weight: "", picture: "" }); }, []);
   useEffect(() => {
     document.documentElement.lang = lang;
-    document.title = route.q && !route.view ? `${route.q} · Tuwen` : route.view ? `${t(route.view)} · Tuwen` : "Tuwen 图文";
+    document.title = route.q && !route.view ? `${route.q} · Tuwen` : VIEWS[route.view] ? `${t(route.view)} · Tuwen` : "Tuwen 图文";
     remember({ lang });
   }, [lang, route.q, route.view]);
   useEffect(() => {
@@ -90,7 +91,7 @@ function Page() {
   return html`<${App.Provider} value=${app}>
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>${t("skip")}</a>
     <${Top} />
-    <main id="main" tabindex="-1"><${View} /></main>
+    <main id="main" tabindex="-1"><${Safe} key=${route.view}><${View} /></${Safe}></main>
     <${Tabs} />
     ${route.picture && html`<${Picture} id=${route.picture} />`}
     <${Chosen} add=${() => add(true)} />
@@ -100,6 +101,12 @@ function Page() {
     <div class="toasts" role="status">${toasts.map(({ key, text, kind }) => html`<p key=${key} class=${kind}>${text}</p>`)}</div>
     <p class="unseen" aria-live="polite">${said}</p>
   </${App.Provider}>`;
+}
+
+/** A fault of the page itself is told where it stands; the rest goes on. */
+function Safe({ children }) {
+  const [fault, again] = useErrorBoundary();
+  return fault ? html`<${Failure} error=${fault} again=${again} />` : children;
 }
 
 const Place = ({ view, icon }) => {

@@ -83,8 +83,3 @@ export function Sentinel({ seen }) {
   }, []);
   return html`<div ref=${ref} class="sentinel"></div>`;
 }
-
-export const Command = ({ children }) => {
-  const app = useApp();
-  return html`<code class="command">${children}</code>`;
-};

@@ -19,6 +19,7 @@ export function Picture({ id }) {
   const at = hits.findIndex((hit) => hit.id === id);
   const hit = hits[at];
   const row = data || hit;
+  const chosen = hit || row; // the selection goes by files
   const turn = (by) => hits[at + by] && at >= 0 && above("picture", hits[at + by].id);
   const close = () => leave("picture");
   const keys = (event) => {
@@ -28,7 +29,7 @@ export function Picture({ id }) {
       ArrowRight: () => turn(1),
       a: () => document.getElementById("question")?.focus(),
       e: () => document.querySelector(".captions .edit")?.click(),
-      x: () => row && selection.toggle(row),
+      x: () => row && selection.toggle(chosen),
     }[event.key];
     if (!act) return;
     event.preventDefault();
@@ -45,8 +46,8 @@ export function Picture({ id }) {
       </div>`}
       <div class="over left"><${Button} icon="close" kind="glass" label=${t("close")} onClick=${close} /></div>
       <div class="over right">
-        ${row && html`<button type="button" class=${`button glass only${selection.has(id) ? " on" : ""}`} role="checkbox" aria-checked=${selection.has(id)}
-          aria-label=${t("select", { name: file })} title=${t("select", { name: file })} onClick=${() => selection.toggle(row)}><${Icon} name="check" /></button>
+        ${row && html`<button type="button" class=${`button glass only${selection.has(chosen) ? " on" : ""}`} role="checkbox" aria-checked=${selection.has(chosen)}
+          aria-label=${t("select", { name: file })} title=${t("select", { name: file })} onClick=${() => selection.toggle(chosen)}><${Icon} name="check" /></button>
         <a class="button glass only" href=${data?.picture?.replace(/^\//, "")} target="_blank" rel="noopener" aria-label=${t("original")} title=${t("original")}><${Icon} name="open" /></a>`}
       </div>
       ${at > 0 && html`<div class="over back"><${Button} icon="left" kind="glass" label=${t("previous")} onClick=${() => turn(-1)} /></div>`}

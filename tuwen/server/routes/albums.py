@@ -7,7 +7,6 @@ import io
 import zipfile
 from collections.abc import Iterator
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any, cast
 from urllib.parse import quote
 
@@ -16,9 +15,11 @@ from fastapi.responses import Response, StreamingResponse
 
 from tuwen.dataset import free_name
 from tuwen.errors import TuwenError
+from tuwen.hits import hits_of, live_rows
 from tuwen.server.desk import Desk, find_file
 from tuwen.server.limits import Missing
 from tuwen.server.routes.pictures import binary
+from tuwen.server.routes.search import as_hit
 from tuwen.server.schemas import (
     Album,
     AlbumChange,
@@ -29,7 +30,7 @@ from tuwen.server.schemas import (
     Hit,
     thumbnail_url,
 )
-from tuwen.store import FILES, LanceStore
+from tuwen.store import LanceStore
 
 BLOCK = 1 << 18
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
@@ -107,29 +108,8 @@ def _album(desk: Desk, name: str, ids: list[str]) -> Album:
 
 def _hits(store: LanceStore, ids: list[str]) -> list[Hit]:
     """The pictures of an album that the index holds, in its order; their score says nothing."""
-    columns = ["content", "folder", "path", "width", "height", "date", "captions"]
-    rows: dict[str, dict[str, Any]] = {}
-    for row in sorted(store.scan(FILES, columns, ("content", ids)), key=lambda row: (row["folder"], row["path"])):
-        rows.setdefault(row["content"], row)
-    hits: list[Hit] = []
-    for id in ids:
-        if id in rows:
-            row = rows[id]
-            captions = row["captions"] or []
-            hits.append(
-                Hit(
-                    id=id,
-                    file=str(Path(row["folder"]) / row["path"]),
-                    score=0.0,
-                    rank=len(hits) + 1,
-                    caption=captions[0]["text"] if captions else None,
-                    width=row["width"],
-                    height=row["height"],
-                    date=row["date"],
-                    thumbnail=thumbnail_url(id),
-                )
-            )
-    return hits
+    rows = live_rows(store, ids)
+    return [as_hit(hit) for hit in hits_of(store, [(id, 0.0) for id in ids if id in rows], rows, None, 0)]
 
 
 def _csv(hits: list[Hit]) -> str:

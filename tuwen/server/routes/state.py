@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from tuwen.server.desk import Desk
 from tuwen.server.schemas import Health, Model, Stats
 from tuwen.server.shared import ABLE
-from tuwen.store import FILES, LanceStore
+from tuwen.store import FILES, NOTES, LanceStore
 
 SHOWN = 100  # files that cannot be read
 
@@ -55,6 +55,7 @@ def _stats(desk: Desk, store: LanceStore) -> Stats:
         formats.update([row["format"]] if row["format"] else [])
         cameras.update([row["camera"]] if row["camera"] else [])
         dates += [row["date"]] if row["date"] else []
+    captions += sum(note["content"] in contents for note in store.scan(NOTES, ["content"]))
     failed.sort(key=lambda one: one["file"])
     return Stats(
         db=str(desk.db),
