@@ -150,6 +150,43 @@ def test_what_does_not_fit_is_refused(run: Path, base: Path, data: Path, tmp_pat
         Reranker(run, {**config, "fingerprint": "0" * 16}, pipelines.load(str(base)))  # type: ignore[arg-type]
 
 
+def test_with_a_tower_it_looks_at_pictures_as_it_was_trained_to(data: Path, tmp_path: Path) -> None:
+    image = {"tower": "lite0", "size": 64, "features": "map", "pooling": "attention", "heads": 2}
+    text = {"embedding": 16, "width": 24, "pooling": "mean"}
+    train.fit(
+        parse_recipe(
+            {
+                "name": "seeing",
+                "model": {"width": 24, "image": image, "text": text},
+                "loss": {"info_nce": 1.0},
+                "train": {"epochs": 0},
+            },
+            "base",
+        ),
+        data,
+        tmp_path / "seeing",
+    )
+    train.fit(recipe(tmp_path / "seeing", epochs=0), data, tmp_path / "run")
+    base = pipelines.as_embedder(pipelines.load(str(tmp_path / "seeing")))
+    reranker = pipelines.load_reranker(str(tmp_path / "run"), base)
+    task = start_task(recipe(tmp_path / "seeing"), datasets.load(data))
+    assert isinstance(task, RerankerTask)
+    part = datasets.load(data).select("val")
+    paths = [part.path(picture) for picture in part.pictures[:3]]
+    with torch.no_grad():
+        features = task.val.pictures.gather(np.arange(3), None)
+        trained = reranker.cross.read_regions(task.base.picture.head(features).clamp(0, 6))  # type: ignore[union-attr, operator]
+    seen = reranker.read_images(paths)
+    assert seen.shape == (3, 2, 2, 4, 8)  # pictures, keys and values, heads, regions, width
+    torch.testing.assert_close(seen.float(), trained, rtol=0, atol=5e-3)
+    hits = [Hit(str(path), 0.5, rank, None, str(rank)) for rank, path in enumerate(paths, 1)]
+    reranker.cross.weight.fill_(1.0)
+    got = rerank(hits, "a tiny red thing", reranker)
+    scores = reranker.score(seen, reranker.read_texts(["a tiny red thing"]), np.arange(3), np.zeros(3, np.int64))
+    assert [hit.id for hit in got] == [str(place + 1) for place in np.argsort(-scores, kind="stable")]
+    assert scores.std() > 0
+
+
 def test_the_hardest_are_the_own_captions_and_then_the_nearest() -> None:
     similar = torch.tensor([[0.1, 0.9, 0.5, 0.7], [0.2, 0.3, 0.8, 0.4]])
     positive = torch.tensor([[True, False, False, False], [False, False, False, True]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ SENTENCES = 256  # a batch
 class Reranker:
     """An `Embedder` whose vectors are those of `base`, with scores of pairs for the best hits beside them.
 
-    It runs through torch, unlike `base`: it is for the few hits that a person looks at.
+    All but the tower runs through torch, unlike `base`: it is for the few hits that a person looks at.
 
     Raises:
         ModelError: the base is another model than the one that it was trained above.
@@ -46,6 +46,7 @@ class Reranker:
         self.dim, self.size, self.view, self.fingerprint = base.dim, base.size, base.view, base.fingerprint
         self.languages, self.threshold = base.languages, base.threshold
         self._cross: Cross | None = None
+        self._look: Callable[[Any], NDArray[Any]] | None = None  # pixels -> the tower's grid
 
     # What the base does ----------------------------------------------------------------------------------------------
 
@@ -101,10 +102,16 @@ class Reranker:
         """
         import torch
 
+        if self._look is None:
+            from tuwen.features import runner
+
+            if (tower := self.base.model.tower) is None:
+                raise ModelError(f"{self.folder}: {self.base.name} was trained on a feature matrix: use read_features")
+            self._look = runner(tower, "grid")
         parts = []
         for _, pixels in batches(pictures, self.size, self.view):
             with torch.inference_mode():
-                parts.append(self._regions(torch.from_numpy(pixels).to(self.device)))
+                parts.append(self._regions(torch.from_numpy(self._look(pixels)).to(self.device)))
         return torch.cat(parts)
 
     def read_features(self, features: NDArray[Any]) -> Tensor:
@@ -142,8 +149,7 @@ class Reranker:
             scores: NDArray[np.float32] = self.cross.score_pairs(regions, *words, pairs).numpy()
         return scores
 
-    def _regions(self, batch: Tensor) -> Tensor:
+    def _regions(self, grid: Tensor) -> Tensor:
         from tuwen.models.retrieval import grid_features
 
-        base = self.base.model
-        return self.cross.read_regions(grid_features(base.picture, base.regions(batch))).half()
+        return self.cross.read_regions(grid_features(self.base.model.picture, grid)).half()
