@@ -3,7 +3,7 @@
 Each pixel is a mix of the ground and one colour: the line in colour space that it lies nearest to names the colour, the
 place on the line how much of the pixel is covered. Connected pixels of a colour are one thing; its area and middle give
 the radius and centre that each of the eight shapes would need, and the shape whose drawing by this project's own
-renderer overlaps best is what it is. Areas and middles survive blur, so drawn samples need not be as sharp as real ones.
+renderer overlaps best is what it is. Areas and middles survive blur, so samples need not be as sharp as real ones.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ def _explain(mask: Mask, free: Mask, share: Map, colour: str, level: int) -> lis
         if len(parts) > 1:
             together = np.logical_or.reduce(parts)
             found = [_explain(part, free & ~(together & ~part), share, colour, finer + 1) for part in parts]
-            fit = sum(part.sum() * max(a for a, _ in own) for part, own in zip(parts, found, strict=True))
-            return sum(found, []) if fit > whole[0] * together.sum() else [whole]
+            fits = [part.sum() * np.mean([a for a, _ in own]) for part, own in zip(parts, found, strict=True)]
+            several = [guess for own in found for guess in own]
+            return several if sum(fits) > whole[0] * together.sum() else [whole]
     return [whole]
 
 
