@@ -24,7 +24,7 @@ def _show_version(asked: bool) -> None:
 
 def build() -> typer.Typer:
     """The command with everything registered."""
-    from tuwen.cli import caption, data, demo, learn, models, questions, scenes, search, tune
+    from tuwen.cli import caption, data, demo, draw, learn, models, questions, scenes, search, tune
 
     app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,7 +36,7 @@ def build() -> typer.Typer:
     ) -> None:
         """Options of every command."""
 
-    for module in (demo, data, scenes, questions, learn, tune, search, caption, models):
+    for module in (demo, data, scenes, questions, learn, tune, search, caption, draw, models):
         module.register(app)
     return app
 

@@ -12,6 +12,13 @@ from tuwen.config.adapter import AdapterConfig, AdapterRecipe
 from tuwen.config.captioning import CaptioningConfig, CaptioningRecipe, CaptionLossConfig, RegionsConfig
 from tuwen.config.parts import DataConfig, Recipe, TowerConfig, TrainConfig
 from tuwen.config.retrieval import ImageConfig, LossConfig, RetrievalConfig, RetrievalRecipe, TextConfig
+from tuwen.config.text_to_image import (
+    DrawingLossConfig,
+    DrawingTextConfig,
+    GeneratorConfig,
+    TextToImageConfig,
+    TextToImageRecipe,
+)
 from tuwen.errors import ConfigError, suggest
 
 __all__ = [
@@ -21,6 +28,9 @@ __all__ = [
     "CaptioningConfig",
     "CaptioningRecipe",
     "DataConfig",
+    "DrawingLossConfig",
+    "DrawingTextConfig",
+    "GeneratorConfig",
     "ImageConfig",
     "LossConfig",
     "Recipe",
@@ -28,6 +38,8 @@ __all__ = [
     "RetrievalConfig",
     "RetrievalRecipe",
     "TextConfig",
+    "TextToImageConfig",
+    "TextToImageRecipe",
     "TowerConfig",
     "TrainConfig",
     "dump_recipe",
@@ -40,6 +52,7 @@ RECIPES = Path(__file__).resolve().parent.parent.parent / "recipes"
 KINDS: dict[str, type[Recipe]] = {
     "retrieval": RetrievalRecipe,
     "captioning": CaptioningRecipe,
+    "text-to-image": TextToImageRecipe,
     "adapter": AdapterRecipe,
 }
 

@@ -10,6 +10,7 @@ from tuwen.errors import ModelError
 from tuwen.pipelines.adapted import Adapted
 from tuwen.pipelines.captioning import Captioner
 from tuwen.pipelines.describer import Attention, Described, Describer, Sentence
+from tuwen.pipelines.drawer import Drawer, Drawing
 from tuwen.pipelines.embedder import Embedder, Vectors
 from tuwen.pipelines.fetch import OFFERS
 from tuwen.pipelines.hub import HubEmbedder
@@ -22,6 +23,8 @@ __all__ = [
     "Captioner",
     "Described",
     "Describer",
+    "Drawer",
+    "Drawing",
     "Embedder",
     "HubCaptioner",
     "HubEmbedder",
@@ -30,14 +33,19 @@ __all__ = [
     "Sentence",
     "Vectors",
     "as_describer",
+    "as_drawer",
     "as_embedder",
     "load",
     "read_model",
 ]
 
 HUB = "hf:"
-Pipeline: TypeAlias = Embedder | Describer
-PIPELINES: dict[str, type[Retrieval] | type[Captioner]] = {"retrieval": Retrieval, "captioning": Captioner}
+Pipeline: TypeAlias = Embedder | Describer | Drawer
+PIPELINES: dict[str, type[Retrieval] | type[Captioner] | type[Drawer]] = {
+    "retrieval": Retrieval,
+    "captioning": Captioner,
+    "text-to-image": Drawer,
+}
 
 
 @overload
@@ -45,13 +53,15 @@ def load(name: Literal["retrieval", "best", "chinese"] = ..., device: str | None
 @overload
 def load(name: Literal["captioning"], device: str | None = None) -> Describer: ...
 @overload
+def load(name: Literal["text-to-image"], device: str | None = None) -> Drawer: ...
+@overload
 def load(name: str, device: str | None = None) -> Pipeline: ...
 def load(name: str = "retrieval", device: str | None = None) -> Pipeline:
     """A pipeline by a shipped model's name, a run's folder, or `hf:` and the hub name or folder of a model.
 
     Its `task` says what it can do: `retrieval` embeds pictures and texts (an `Embedder`), `captioning` describes
-    pictures (a `Describer`). Of the hub these are CLIP, SigLIP and their kin, and captioners as BLIP and GIT; the short
-    names of `tuwen models get` work too, once they are fetched.
+    pictures (a `Describer`), `text-to-image` draws them (a `Drawer`). Of the hub
+    these are CLIP, SigLIP and their kin, and captioners as BLIP and GIT; the short names of `tuwen models get` work too, once they are fetched.
 
     `device`: `cpu`, `cuda`, ...; None takes a GPU where there is one, told by its device file, because asking torch
     would cost its import.
@@ -87,6 +97,12 @@ def as_describer(pipeline: Pipeline) -> Describer:
     """The pipeline, for a command that describes pictures. ModelError where it is of another task."""
     _check_task(pipeline, "captioning")
     return cast(Describer, pipeline)
+
+
+def as_drawer(pipeline: Pipeline) -> Drawer:
+    """The pipeline, for a command that draws. ModelError where it is of another task."""
+    _check_task(pipeline, "text-to-image")
+    return cast(Drawer, pipeline)
 
 
 def _check_task(pipeline: Pipeline, task: str) -> None:

@@ -13,6 +13,7 @@ from tuwen.dataset import Dataset
 from tuwen.errors import ModelError
 from tuwen.tasks.adapter import AdapterTask
 from tuwen.tasks.captioning import CaptioningTask
+from tuwen.tasks.generation import GenerationTask
 from tuwen.tasks.retrieval import RetrievalTask
 from tuwen.text import Tokenizer
 
@@ -64,7 +65,12 @@ class Task(Protocol):
         """Take back what `end_epoch` returned."""
 
 
-TASKS: dict[str, Any] = {"retrieval": RetrievalTask, "captioning": CaptioningTask, "adapter": AdapterTask}
+TASKS: dict[str, Any] = {
+    "retrieval": RetrievalTask,
+    "captioning": CaptioningTask,
+    "text-to-image": GenerationTask,
+    "adapter": AdapterTask,
+}
 
 
 def start_task(recipe: Recipe, dataset: Dataset, cache: Path | None = None, rank: int = 0, world: int = 1) -> Task:
