@@ -16,9 +16,7 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
     config = checkpoint.read_config(folder)
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     weights = folder / checkpoint.WEIGHTS
-    tower = config["tower"]
     captions = sum(len(picture.human()) for picture in dataset.select("train").pictures)
-    state = "tuned, inside" if tower["inside"] else "frozen"
     splits = ", ".join(f"{name} {count}" for name, count in dataset.splits().items())
     lines = [
         f"# {config['name']}",
@@ -28,7 +26,7 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
         "| | |",
         "|---|---|",
         f"| weights | {weights.stat().st_size / 1e6:.1f} MB |",
-        f"| tower | {tower['name']}, {tower['size']} px, {state}, sha256 {tower['sha256']} |",
+        *_tower(config),
         f"| data | {dataset.manifest.name or dataset.folder.name}: {splits}; {captions} human training captions |",
         f"| data sha256 | {provenance['data']} |",
         f"| versions | {', '.join(f'{k} {v}' for k, v in provenance['versions'].items())}, git {provenance['git']} |",
@@ -53,6 +51,15 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
         "The pictures and captions it learned from stay under their makers' terms; look there before a commercial use.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tower(config: dict[str, Any]) -> list[str]:
+    """The row of the picture tower, where the model has one; a drawing model has none."""
+    tower = config.get("tower")
+    if tower is None:
+        return []
+    state = "tuned, inside" if tower["inside"] else "frozen"
+    return [f"| tower | {tower['name']}, {tower['size']} px, {state}, sha256 {tower['sha256']} |"]
 
 
 def score_table(result: dict[str, Any]) -> list[str]:

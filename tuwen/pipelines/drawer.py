@@ -80,8 +80,23 @@ class Drawer:
         batch: int = BATCH,
     ) -> Iterator[Drawing]:
         """As `draw`, one by one as they come; what is asked is checked at once."""
-        self._check(prompts, n, seed, steps, guidance, batch)
+        if isinstance(prompts, str):
+            raise ConfigError("prompts: give a list of sentences, not one string")
+        if n < 1:
+            raise ConfigError(f"n {n}: ask for at least 1 picture")
         wanted = [(prompt, seed + k) for prompt in prompts for k in range(n)]
+        return self.each_of(wanted, steps=steps, guidance=guidance, batch=batch)
+
+    def each_of(
+        self,
+        wanted: Sequence[tuple[str, int]],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch: int = BATCH,
+    ) -> Iterator[Drawing]:
+        """A picture of each (prompt, seed), in their order, one by one as they come. Errors as in `draw`."""
+        self._check(wanted, steps, guidance, batch)
         return self._each(wanted, steps, guidance, batch)
 
     def unknown_words(self, prompt: str) -> list[str]:
@@ -114,17 +129,15 @@ class Drawer:
         return self._model
 
     def _check(
-        self, prompts: Sequence[str], n: int, seed: int, steps: int | None, guidance: float | None, batch: int
+        self, wanted: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, batch: int
     ) -> None:
-        if isinstance(prompts, str):
-            raise ConfigError("prompts: give a list of sentences, not one string")
-        for prompt in prompts:
+        for prompt, seed in wanted:
             if not prompt.strip():
                 raise DataError(f"'{prompt}': no word to draw; write a sentence, as 'a red circle'")
-        if n < 1 or batch < 1 or not 0 <= seed < 1 << 62:
-            raise ConfigError(
-                f"n {n}, seed {seed}, batch {batch}: ask for at least 1 picture, from a seed of 0 or more"
-            )
+            if not 0 <= seed < 1 << 62:
+                raise ConfigError(f"seed {seed}: give 0 or more")
+        if batch < 1:
+            raise ConfigError(f"batch {batch}: draw at least 1 picture at once")
         if not self.flows and (steps is not None or guidance is not None):
             raise ModelError(f"{self.name}: draws in one step: leave out steps and guidance")
         if steps is not None and not 1 <= steps <= MOST_STEPS:
@@ -133,7 +146,7 @@ class Drawer:
             raise ConfigError(f"guidance {guidance}: ask for 0 to 100 (1 is none)")
 
     def _each(
-        self, wanted: list[tuple[str, int]], steps: int | None, guidance: float | None, batch: int
+        self, wanted: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, batch: int
     ) -> Iterator[Drawing]:
         import torch
         from PIL import Image

@@ -187,9 +187,11 @@ class Attention(nn.Module):
         query, key, value = self.cells(cells).chunk(3, -1)
         word_key, word_value = self.words(told.states).chunk(2, -1)
         key, value = torch.cat([key, word_key], 1), torch.cat([value, word_value], 1)
-        mask = F.pad(told.mask, (high * wide, 0), value=True)[:, None, None]  # (B, 1, 1, N + T)
         query, key, value = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (query, key, value))
-        seen = F.scaled_dot_product_attention(query, key, value, mask)
+        # Written out: in half precision on a CPU this is twice as fast as the fused kernel and its backward pass.
+        scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5  # (B, heads, N, N + T)
+        empty = F.pad(~told.mask, (high * wide, 0))[:, None, None]
+        seen = scores.masked_fill(empty, -torch.inf).softmax(-1).to(value.dtype) @ value
         moved: Tensor = self.out(seen.transpose(1, 2).flatten(2)).transpose(1, 2).reshape(batch, width, high, wide)
         return x + moved
 
