@@ -39,7 +39,7 @@ LEVELS = [
         "tune",
         "questions",
     },
-    {"cli", "report", "gallery", "tune_page", "demo", "__main__"},
+    {"cli", "report", "gallery", "tune_page", "drawn_page", "demo", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -117,12 +117,13 @@ def test_shuffling_leaves_nothing_in_its_place() -> None:
 
 
 def test_nearest_is_the_slow_search() -> None:
-    training, features = unit(50, 6, 7), 3 * unit(8, 6, 8)
-    features[2] = 5 * training[31]
-    rows, cosines = nearest(features, training, chunk=7)
-    for feature, row, cosine in zip(features, rows, cosines, strict=True):
-        all_ = [float(feature @ one / np.linalg.norm(feature)) for one in training]
-        assert row == int(np.argmax(all_))
-        assert cosine == pytest.approx(max(all_))
+    training, pictures = unit(50, 6, 7), unit(8, 6, 8)
+    pictures[2] = training[31]
+    rows, far = nearest(pictures, training, chunk=7)
+    for picture, row, distance in zip(pictures, rows, far, strict=True):
+        every = [float(np.sqrt(((picture - one) ** 2).mean())) for one in training]
+        assert row == int(np.argmin(every))
+        assert distance == pytest.approx(min(every), abs=1e-6)
+    assert len(set(rows.tolist())) > 3
     assert rows[2] == 31
-    assert cosines[2] == pytest.approx(1)
+    assert far[2] == pytest.approx(0, abs=1e-6)

@@ -12,6 +12,7 @@ from tuwen.cli.common import envelope, print_json, say, warn
 from tuwen.errors import DataError
 
 COUNTS = ("distinct", "vocabulary")
+RAW = ("kid", "kid_floor")
 
 
 def register(app: typer.Typer) -> None:
@@ -55,8 +56,14 @@ def evaluate(
     beams: Annotated[
         int | None, typer.Option(min=1, max=50, help="Width of a captioner's search; default: the model's own.")
     ] = None,
+    judge: Annotated[str | None, typer.Option(help="For R-precision of drawn pictures: a retrieval model.")] = None,
+    features: Annotated[str | None, typer.Option(help="For KID: a tower or inception; default: lite0.")] = None,
+    limit: Annotated[int | None, typer.Option(min=8, help="So many pictures are drawn; default: 250.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Of drawing; default: the model's own.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, max=100, help="Of drawing, likewise.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of drawing; default: 0.")] = None,
     visualise: Annotated[
-        int | None, typer.Option(min=1, help="Write a page of a captioner's first N pictures into --out.", metavar="N")
+        int | None, typer.Option(min=1, help="Write a page of the first N pictures into --out.", metavar="N")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the page.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
@@ -72,9 +79,12 @@ def evaluate(
     if json is not None and not json.parent.is_dir():
         raise DataError(f"{json}: there is no folder {json.parent}")
     pipeline, dataset = pipelines.load(model), datasets.load(data)
-    if out is not None and pipeline.task != "captioning":
-        raise DataError(f"{pipeline.name}: --visualise is for captioning models, not {pipeline.task}: leave it out")
-    result = score(pipeline, dataset, split, lang, folds, beams)
+    if out is not None and pipeline.task not in ("captioning", "text-to-image"):
+        raise DataError(
+            f"{pipeline.name}: --visualise is for captioning and drawing models, not {pipeline.task}: leave it out"
+        )
+    drawing: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed}
+    result = score(pipeline, dataset, split, lang, folds, beams, judge=judge, features=features, limit=limit, **drawing)
     left_out = result["machine_text"]
     warnings = [f"{left_out} captions written by a tool are left out: scores count human text"] if left_out else []
     if json is not None:
@@ -84,7 +94,13 @@ def evaluate(
     say(_table(f"{result['model']} on {result['data']}, split {split}, {result['n']} pictures", result))
     shown = {key: value for key, value in result["protocol"].items() if value not in (None, {}, "")}
     say("[dim]" + "; ".join(f"{key} {value}" for key, value in shown.items()) + "[/dim]")
-    if visualise is not None and out is not None:
+    if visualise is None or out is None:
+        return
+    if pipeline.task == "text-to-image":
+        from tuwen.drawn_page import write_drawn
+
+        say(str(write_drawn(out, pipelines.as_drawer(pipeline), dataset, split, visualise, lang, **drawing)))
+    else:
         from tuwen.gallery import write_captions
 
         say(str(write_captions(out, pipelines.as_describer(pipeline), dataset, split, visualise, lang, beams)))
@@ -103,7 +119,9 @@ def _table(title: str, result: dict[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for key in SHOWN[result["task"]]:
         intervals = [result.get("intervals", {}).get(name, {}).get(key) for name in columns]
-        values = [metrics[key] for metrics in columns.values()]
+        values = [metrics.get(key) for metrics in columns.values()]
+        if result["task"] == "text-to-image" and values == [None] * len(values):
+            continue
         table.add_row(key, *(_cell(key, *pair) for pair in zip(values, intervals, strict=True)))
     return table
 
@@ -111,5 +129,6 @@ def _table(title: str, result: dict[str, Any]) -> Table:
 def _cell(key: str, value: float | None, interval: list[float] | None) -> str:
     if value is None:
         return "-"
-    spread = f" [dim]{interval[0]:.1f}–{interval[1]:.1f}[/dim]" if interval else ""
-    return f"{value:.0f}" if key in COUNTS else f"{value:.1f}{spread}"
+    digits = 0 if key in COUNTS else 4 if key in RAW else 1
+    spread = f" [dim]{interval[0]:.{digits}f}–{interval[1]:.{digits}f}[/dim]" if interval else ""
+    return f"{value:.{digits}f}{spread}"

@@ -7,18 +7,32 @@ from typing import Any
 
 from tuwen.dataset import Dataset
 from tuwen.errors import DataError
-from tuwen.evaluate import captioning, retrieval
+from tuwen.evaluate import captioning, generation, retrieval
 from tuwen.pipelines import Pipeline
 
 __all__ = ["SHOWN", "score"]
 
-SCORERS: dict[str, Callable[..., dict[str, Any]]] = {"retrieval": retrieval.score, "captioning": captioning.score}
-OPTIONS = {"folds": "retrieval", "beams": "captioning"}  # whose they are
+SCORERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "retrieval": retrieval.score,
+    "captioning": captioning.score,
+    "text-to-image": generation.score,
+}
+OPTIONS = {  # whose they are
+    "folds": "retrieval",
+    "beams": "captioning",
+    **dict.fromkeys(("judge", "features", "limit", "steps", "guidance", "seed"), "text-to-image"),
+}
 SHOWN = {  # the scores of a task that a table holds, in its order
     "retrieval": ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum", "i2t_medr", "t2i_medr"),
     "captioning": (
         *("bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider"),
         *("distinct", "vocabulary", "mean_length"),
+    ),
+    "text-to-image": (
+        *("kid", "kid_floor", "fid", "fid_floor", "r_precision", "r_precision_shuffled", "r_precision_real"),
+        *("scenes_right", "scenes_right_one", "scenes_right_two_related", "scenes_right_more"),
+        *("count_right", "colour_right", "shape_right", "size_right", "relation_right", "ground_right"),
+        *("scenes_right_shuffled", "checker_right"),
     ),
 }
 
@@ -30,15 +44,17 @@ def score(
     lang: str | None = None,
     folds: int | None = None,
     beams: int | None = None,
+    **others: Any,
 ) -> dict[str, Any]:
     """Score a model of any task on one split, over human text: the `eval` contract of DESIGN.
 
-    `folds` is retrieval's (the mean over so many parts), `beams` captioning's (the width of the search).
+    `folds` is retrieval's (the mean over so many parts), `beams` captioning's (the width of the search), `judge`,
+    `features`, `limit`, `steps`, `guidance` and `seed` are a drawing model's (`generation.score`). None: not given.
 
     Raises:
         DataError: the split has nothing to score, or an option is another task's.
     """
-    asked = {name: value for name, value in (("folds", folds), ("beams", beams)) if value is not None}
+    asked = {name: value for name, value in {"folds": folds, "beams": beams, **others}.items() if value is not None}
     for name in asked:
         if OPTIONS[name] != pipeline.task:
             raise DataError(

@@ -129,20 +129,15 @@ def shuffle(n: int, seed: int = 0) -> NDArray[np.int64]:
     return out
 
 
-def nearest(features: Rows, training: Rows, chunk: int = 1024) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The row of `training` (m, d) most like each of `features` (n, d), by the cosine, and that cosine."""
-    own = _unit(features)
-    best, row = np.full(len(own), -np.inf), np.zeros(len(own), np.int64)
+def nearest(pictures: Rows, training: Rows, chunk: int = 1024) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The row of `training` (m, d) nearest to each of `pictures` (n, d), and how far: the root of the mean square."""
+    own = np.asarray(pictures, np.float64)
+    best, row = np.full(len(own), np.inf), np.zeros(len(own), np.int64)
     for start in range(0, len(training), chunk):
-        cosines = own @ _unit(training[start : start + chunk]).T
-        found = cosines.argmax(1)
-        values = cosines[np.arange(len(own)), found]
-        row = np.where(values > best, start + found, row)
-        best = np.maximum(best, values)
-    return row, best
-
-
-def _unit(rows: Rows) -> NDArray[np.float64]:
-    values = np.asarray(rows, np.float64)
-    out: NDArray[np.float64] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-    return out
+        block = np.asarray(training[start : start + chunk], np.float64)
+        squares = (own**2).sum(1)[:, None] - 2 * own @ block.T + (block**2).sum(1)
+        found = squares.argmin(1)
+        values = squares[np.arange(len(own)), found]
+        row = np.where(values < best, start + found, row)
+        best = np.minimum(best, values)
+    return row, np.sqrt(best.clip(0) / own.shape[1])
