@@ -191,6 +191,15 @@ def test_a_first_flow_says_nothing_and_pays_for_it() -> None:
     torch.testing.assert_close(losses.flow_matching(guess, pictures, t), speed)
 
 
+def test_times_of_a_batch_lie_in_equal_parts_of_the_logit_normal() -> None:
+    model = flow(centre=-1.0, spread=0.5)
+    torch.manual_seed(0)
+    drawn = model.draw_times(50, torch.device("cpu"))
+    share = torch.special.ndtr((torch.logit(drawn) + 1.0) / 0.5)  # uniform
+    assert torch.equal((share * 50).floor().long().sort().values, torch.arange(50))
+    assert not torch.equal(drawn, drawn.sort().values)
+
+
 def test_padding_and_neighbours_change_nothing() -> None:
     _, ids, lengths = world()
     shown = 0
