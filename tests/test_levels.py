@@ -38,8 +38,9 @@ LEVELS = [
         "describing",
         "tune",
         "questions",
+        "votes",
     },
-    {"cli", "report", "gallery", "tune_page", "drawn_page", "demo", "__main__"},
+    {"cli", "report", "gallery", "tune_page", "drawn_page", "rating", "demo", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tuwen.metrics import generation
-from tuwen.metrics.generation import fid, floor_kid, kid, nearest, r_precision, shuffle
+from tuwen.metrics.generation import fid, floor_kid, kid, nearest, r_precision, share_interval, shuffle
 
 RNG = np.random.default_rng(0)
 
@@ -104,6 +104,21 @@ def test_r_precision_is_the_slow_ranking_where_all_are_candidates() -> None:
     assert few.hits.sum() > found.hits.sum()
     with pytest.raises(ValueError, match="different captions"):
         r_precision(pictures[:2], captions[:2], ["same", "same"])
+
+
+def test_share_interval_solves_wilsons_equation() -> None:
+    """Its ends are where the share lies 1.96 standard errors away, the error that of the end itself."""
+    for right, n in ((3, 10), (0, 7), (19, 20), (500, 1000)):
+        hits = np.arange(n) < right
+        for end in share_interval(hits, np.arange(n)):
+            p = end / 100
+            assert (right / n - p) ** 2 == pytest.approx(1.96**2 * p * (1 - p) / n, abs=1e-12)
+    low, high = share_interval(np.ones(10, bool), np.arange(10))
+    assert (round(low, 2), high) == (72.25, 100)  # where a bootstrap says 100 to 100
+    twice = share_interval(np.ones(20, bool), np.arange(20) // 2)
+    assert twice == (low, high)
+    with pytest.raises(ValueError, match="at least one"):
+        share_interval(np.array([]), np.array([]))
 
 
 def test_shuffling_leaves_nothing_in_its_place() -> None:

@@ -6,6 +6,7 @@ CVPR 2018. torchmetrics does the arithmetic of the first two.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -114,6 +115,22 @@ def r_precision(
         similar = (pool @ picture.astype(np.float64)).astype(np.float32)
         hits[row] = bool((similar[others] < similar[own]).all())  # NaN is no hit
     return Precision(hits, count)
+
+
+def share_interval(hits: NDArray[Any], groups: NDArray[Any], z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95% interval of a share in percent, which stays honest at 0 and 100, where a bootstrap collapses.
+
+    `hits` (n,) true or false (or 0 to 1), `groups` (n,): what of one picture goes together counts as one trial, so it
+    is rather too wide. Wilson, JASA 1927. Raises ValueError where there is none.
+    """
+    n = len(np.unique(groups))
+    if n == 0:
+        raise ValueError("a share needs at least one trial")
+    share = float(np.mean(hits))
+    middle = share + z**2 / (2 * n)
+    reach = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = ((middle + way * reach) / (1 + z**2 / n) for way in (-1, 1))
+    return 100 * max(0.0, low), 100 * min(1.0, high)
 
 
 def shuffle(n: int, seed: int = 0) -> NDArray[np.int64]:
