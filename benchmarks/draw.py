@@ -29,7 +29,9 @@ SLOW = 120  # Euler steps of equal length: what flow matching is trained for, an
 def sampler(drawer: Drawer, steps: int | None, guidance: float) -> dict[str, Any]:
     """The way a side draws: its own few steps, or (`steps` given) the training-time sampler with the same guidance."""
     own = drawer.model.sampling
-    return {**own._asdict(), "guidance": guidance} | ({"steps": steps, "method": "euler", "shift": 1.0} if steps else {})
+    return {**own._asdict(), "guidance": guidance} | (
+        {"steps": steps, "method": "euler", "shift": 1.0} if steps else {}
+    )
 
 
 def draw(drawer: Drawer, wanted: list[tuple[str, int]], how: dict[str, Any], batch: int) -> tuple[float, list[Drawing]]:
@@ -99,7 +101,9 @@ def main() -> None:
     for side, spent in found["seconds_a_picture"].items():
         how, share = found["samplers"][side], found["scenes_right"][side]
         shown = "" if share is None else f", {share:.1f}% of scenes right"
-        print(f"{side:<10}{spent:>8.3f} s a picture: {how['steps']} steps, {how['method']}, shift {how['shift']}{shown}")
+        print(
+            f"{side:<10}{spent:>8.3f} s a picture: {how['steps']} steps, {how['method']}, shift {how['shift']}{shown}"
+        )
     spread = f"{min(found['ratios']):.1f} to {max(found['ratios']):.1f}"
     print(f"ratio     {found['ratio']:>8.1f} (median of {given.repeats}; {spread}); {found['pictures']} pictures")
     print(f"both from the same noise: {found['pixels_apart']:.1f} of 255 apart on average; {found['machine']}")

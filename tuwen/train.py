@@ -165,7 +165,7 @@ class Run:
                 progress.update(follow, completed=state.step, note=f"loss {loss.item():.3f} best {state.best:.1f}")
 
     def _agree(self, *wishes: bool) -> list[bool]:
-        """What any process wishes, all do, at the same step: else one would wait in a save that the others never enter."""
+        """What any process wishes, all do, at the same step: else one waits in a save that the others never enter."""
         if self.accelerator.num_processes == 1:
             return list(wishes)
         asked = torch.tensor(wishes, dtype=torch.int32, device=self.accelerator.device)

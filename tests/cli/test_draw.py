@@ -27,8 +27,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = {"kind": "flow", "widths": [8, 8], "blocks": [1, 1], "heads": 2}
     model = TextToImageConfig.model_validate({"size": 16, "text": {"width": 8, "heads": 2}, "draw": draw})
     config = {
-        "task": "text-to-image", "name": "toy-flow", "model": model.model_dump(), "vocabulary": tokenizer.size, "pad": 0,
-        "max_tokens": 20, "judges": False, "matches": False, "penalised": False, "bert": None, "seen": None,
+        "task": "text-to-image", "name": "toy-flow", "model": model.model_dump(), "vocabulary": tokenizer.size,
+        "pad": 0, "max_tokens": 20, "judges": False, "matches": False, "penalised": False, "bert": None, "seen": None,
         "languages": ["en", "zh"], "seed": 0, "notes": "", "pretrained": {},
     }  # fmt: skip
     torch.manual_seed(0)

@@ -69,7 +69,9 @@ def reached(part: torch.Tensor, model: nn.Module) -> set[str]:
     model.zero_grad()
     part.backward(retain_graph=True)
     return {
-        name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and float(p.grad.abs().sum()) > 0
+        name.split(".")[0]
+        for name, p in model.named_parameters()
+        if p.grad is not None and float(p.grad.abs().sum()) > 0
     }
 
 
@@ -135,7 +137,11 @@ def test_guidance_of_one_is_no_guidance(method: str) -> None:
     with torch.no_grad():
         told = model.text(ids, lengths)
         plain = integrate(
-            lambda x, t: model.guess(x, torch.full((6,), t), told), noise, 4, method=method, shift=2.0  # type: ignore[arg-type]
+            lambda x, t: model.guess(x, torch.full((6,), t), told),
+            noise,
+            4,
+            method=method,
+            shift=2.0,  # type: ignore[arg-type]
         )
         assert torch.equal(model.draw(ids, lengths, noise, guidance=1.0), plain.clamp(-1, 1))
         near = model.draw(ids, lengths, noise, guidance=1.0 + 1e-9)  # by the way of both, words and none
@@ -210,7 +216,9 @@ def test_padding_and_neighbours_change_nothing() -> None:
         with torch.no_grad():
             together = model.draw(ids, lengths, noise, **more)
             for row in range(6):
-                alone = model.draw(ids[row : row + 1, : lengths[row]], lengths[row : row + 1], noise[row : row + 1], **more)
+                alone = model.draw(
+                    ids[row : row + 1, : lengths[row]], lengths[row : row + 1], noise[row : row + 1], **more
+                )
                 torch.testing.assert_close(alone[0], together[row], atol=1e-4, rtol=1e-4)
                 shown += 1
         assert not torch.allclose(together[0], together[1], atol=1e-3)

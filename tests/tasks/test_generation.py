@@ -1,4 +1,4 @@
-"""The drawing task: the four proofs for each model, exact resume, what TensorBoard shows, and the pipeline behind it."""
+"""The drawing task: the four proofs for each model, exact resume, what TensorBoard shows, and the pipeline."""
 
 from __future__ import annotations
 

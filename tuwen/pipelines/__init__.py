@@ -60,8 +60,9 @@ def load(name: str = "retrieval", device: str | None = None) -> Pipeline:
     """A pipeline by a shipped model's name, a run's folder, or `hf:` and the hub name or folder of a model.
 
     Its `task` says what it can do: `retrieval` embeds pictures and texts (an `Embedder`), `captioning` describes
-    pictures (a `Describer`), `text-to-image` draws them (a `Drawer`). Of the hub
-    these are CLIP, SigLIP and their kin, and captioners as BLIP and GIT; the short names of `tuwen models get` work too, once they are fetched.
+    pictures (a `Describer`), `text-to-image` draws them (a `Drawer`). Of the hub these are
+    CLIP, SigLIP and their kin, and captioners as BLIP and GIT; the short names of `tuwen models get` work too, once
+    they are fetched.
 
     `device`: `cpu`, `cuda`, ...; None takes a GPU where there is one, told by its device file, because asking torch
     would cost its import.

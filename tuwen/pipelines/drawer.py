@@ -128,9 +128,7 @@ class Drawer:
             self._model = model.eval().to(self.device)
         return self._model
 
-    def _check(
-        self, wanted: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, batch: int
-    ) -> None:
+    def _check(self, wanted: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, batch: int) -> None:
         for prompt, seed in wanted:
             if not prompt.strip():
                 raise DataError(f"'{prompt}': no word to draw; write a sentence, as 'a red circle'")
