@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_drawer import FakeDrawer, SceneJudge, coarse
 
-from tuwen import cli, drawn_page, evaluate, pipelines
+from tuwen import card, cli, drawn_page, evaluate, pipelines
 from tuwen.dataset import Dataset
 from tuwen.errors import ConfigError, DataError, ModelError
 from tuwen.evaluate import extractors, generation
@@ -55,7 +55,7 @@ def test_the_truth_scores_what_it_must(results: dict[str, Any]) -> None:
     assert metrics["fid"] is metrics["fid_floor"] is None  # too few
     for name in ("count", "colour", "shape", "size", "relation", "ground"):
         assert metrics[f"{name}_right"] == 100
-    assert metrics["scenes_right_one"] == metrics["scenes_right_two_related"] == metrics["scenes_right_more"] == 100
+    assert metrics["scenes_right_one"] == metrics["scenes_right_two"] == metrics["scenes_right_more"] == 100
 
 
 def test_scores_order_the_models(results: dict[str, Any]) -> None:
@@ -84,6 +84,9 @@ def test_shape_of_the_answer(results: dict[str, Any]) -> None:
     assert protocol["sampling"] == {"steps": 12, "guidance": 2.0}
     assert protocol["sampling_seed"].startswith("5 +")
     assert set(evaluate.SHOWN["text-to-image"]) == set(found["metrics"])
+    table = card.score_table(results["blurred"])
+    assert table[0].startswith("| captions | kid | kid_floor | r_precision |")
+    assert f"| all | {results['blurred']['metrics']['kid']:.4f} | " in "\n".join(table)
     json.dumps(found)
 
 
@@ -96,7 +99,7 @@ def test_prompts_and_seeds_follow_a_rule(scenes: Dataset, monkeypatch: pytest.Mo
     assert fake.options == [{"steps": 3, "guidance": None}]
     assert found["protocol"]["sampling"]["steps"] == 3
     assert found["metrics"]["kid"] == found["per_language"]["zh"]["kid"]
-    assert "r_precision" not in found["metrics"]  # no judge
+    assert found["metrics"]["r_precision"] is found["metrics"]["r_precision_shuffled"] is None  # no judge
     assert found["protocol"]["judge"] is None
 
 
@@ -118,7 +121,7 @@ def test_pictures_that_are_no_scenes_are_not_checked(make_toy: Any, monkeypatch:
             return (Drawing(Image.new("RGB", (32, 32), (n, 90, 90)), p, n) for p, n in wanted)
 
     found = evaluate.score(Grey(), data, "train", limit=20)
-    assert not any(name.startswith("scenes") for name in found["metrics"])
+    assert {found["metrics"].get(name) for name in ("scenes_right", "checker_right", "colour_right")} == {None}
     assert found["metrics"]["kid"] > found["intervals"]["all"]["kid_floor"][1]
     with pytest.raises(DataError, match="fewer than 8 pictures"):
         evaluate.score(Grey(), data, "train", limit=7)

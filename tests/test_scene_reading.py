@@ -143,9 +143,9 @@ BOTH = Scene((STAR, RING), "sand")
         (Scene((replace(STAR, x=0.75), RING), "sand"), ["relation"]),  # too near to be left of it
         (Scene((replace(STAR, x=0.615), RING), "sand"), []),  # 0.185 apart: within the reading's tolerance
         (Scene((replace(STAR, colour="blue"), replace(RING, colour="red")), "sand"), ["colour"]),
-        (Scene((STAR,), "sand"), ["count"]),
+        (Scene((STAR,), "sand"), ["count", "colour", "shape", "size", "relation"]),  # nothing of the ring is there
         (Scene((STAR, RING, RING), "sand"), ["count"]),
-        (Scene((), "sand"), ["count"]),
+        (Scene((), "sand"), ["count", "colour", "shape", "size", "relation"]),
         (Scene((replace(RING, colour="red"),) * 9, "grey"), ["count", "colour", "shape", "size", "relation", "ground"]),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuwen import checkpoint
 from tuwen.dataset import Dataset
-from tuwen.evaluate import SHOWN
+from tuwen.evaluate import RAW, SHOWN
 
 
 def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
@@ -68,5 +68,9 @@ def score_table(result: dict[str, Any]) -> list[str]:
     columns = [key for key in SHOWN[result["task"]] if result["metrics"].get(key) is not None]
     lines = ["| captions | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, metrics in rows.items():
-        lines.append(f"| {name} | " + " | ".join(f"{metrics[key]:.1f}" for key in columns) + " |")
+        lines.append(f"| {name} | " + " | ".join(_cell(key, metrics.get(key)) for key in columns) + " |")
     return lines
+
+
+def _cell(key: str, value: float | None) -> str:
+    return "-" if value is None else f"{value:.{4 if key in RAW else 1}f}"

@@ -12,7 +12,6 @@ from tuwen.cli.common import envelope, print_json, say, warn
 from tuwen.errors import DataError
 
 COUNTS = ("distinct", "vocabulary")
-RAW = ("kid", "kid_floor")
 
 
 def register(app: typer.Typer) -> None:
@@ -116,7 +115,7 @@ def _table(title: str, result: dict[str, Any]) -> Table:
     if len(columns) > 1:
         columns["all"] = result["metrics"]
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=result["task"] != "text-to-image")  # a KID is long
     for key in SHOWN[result["task"]]:
         intervals = [result.get("intervals", {}).get(name, {}).get(key) for name in columns]
         values = [metrics.get(key) for metrics in columns.values()]
@@ -127,6 +126,8 @@ def _table(title: str, result: dict[str, Any]) -> Table:
 
 
 def _cell(key: str, value: float | None, interval: list[float] | None) -> str:
+    from tuwen.evaluate import RAW
+
     if value is None:
         return "-"
     digits = 0 if key in COUNTS else 4 if key in RAW else 1

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 LIMIT = 250  # pictures of a split, by default: drawing takes its time
 LEAST = 8  # and fewer say nothing
 FEATURES = "lite0"
-KINDS = ("one", "two_related", "more")
+ALWAYS = ("r_precision", "r_precision_shuffled", "scenes_right")  # null where there is no judge, or no scene
+KINDS = ("one", "two", "more")
 Shares = dict[str, NDArray[np.float64]]  # by score: (samples,), 0 to 100, NaN where it says nothing of a sample
 
 
@@ -199,10 +200,10 @@ def _check(samples: Sequence[Sample], drawn: Sequence[Image], real: Mapping[int,
 
 
 def kind_of(request: Request) -> str:
-    """`one` thing, `two_related` by a relation that the sentence states, or `more`: all others."""
+    """`one` thing, `two` in a relation that the sentence states, or `more`: all others."""
     if request.count == 1:
         return "one"
-    return "two_related" if request.count == 2 and request.relations else "more"
+    return "two" if request.count == 2 and request.relations else "more"
 
 
 def says(request: Request, name: str) -> bool:
@@ -237,6 +238,7 @@ def _summarise(
     near, floor = scorers.kid(real, drawn), scorers.floor_kid(real)
     half = len(real) // 2
     metrics: dict[str, float | None] = {
+        **dict.fromkeys(ALWAYS),
         "kid": near.value,
         "kid_floor": floor.value,
         "fid": scorers.fid(real, drawn),

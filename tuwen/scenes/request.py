@@ -7,9 +7,9 @@ ring`. Every thing of a picture is mentioned in each of its sentences, so a numb
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import permutations
 
 from tuwen.records import guess_language
 from tuwen.scenes.words import COLOUR_ZH, GROUND, NUMBERS, RELATION, SHAPE_ZH, SIZE_ZH, Key
@@ -19,6 +19,7 @@ __all__ = ["ATTRIBUTES", "Group", "Request", "ask_for", "satisfies", "understand
 
 ATTRIBUTES = ("count", "colour", "shape", "size", "relation", "ground")
 NEAR = 0.02  # a relation read off pixels may miss the distance that the world asks for by this much
+UNSEEN = ""  # no size, colour or shape
 MOST = 6  # things of a picture that are compared; it has too many anyway
 
 
@@ -117,19 +118,13 @@ def _ground(lang: str, text: str) -> str | None:
 def satisfies(scene: Scene, request: Request) -> list[str]:
     """The attributes, among `ATTRIBUTES`, that a scene read from a picture got wrong; empty where all are right.
 
-    Things are taken for those asked for in the way that leaves the fewest wrong. Only what the request says counts.
+    Things are taken for those asked for in the way that leaves the fewest wrong. Only what the request says counts; of
+    a thing that is missing all that is said is wrong.
     """
     wanted = [(number, group.key) for number, group in enumerate(request.groups) for _ in range(group.count)]
-    things = scene.things[:MOST]
-    n = min(len(wanted), len(things))
-    best = min(
-        (
-            _faults(request, [wanted[i] for i in chosen], [things[j] for j in order])
-            for chosen in combinations(range(len(wanted)), n)
-            for order in permutations(range(len(things)), n)
-        ),
-        key=len,
-    )
+    things: list[Thing | None] = [*scene.things[:MOST]]
+    things += [None] * (len(wanted) - len(things))
+    best = min((_faults(request, wanted, order) for order in permutations(things, len(wanted))), key=len)
     wrong = set(best)
     if len(scene.things) != len(wanted):
         wrong.add("count")
@@ -138,18 +133,18 @@ def satisfies(scene: Scene, request: Request) -> list[str]:
     return [name for name in ATTRIBUTES if name in wrong]
 
 
-def _faults(request: Request, wanted: list[tuple[int, Key]], things: list[Thing]) -> list[str]:
+def _faults(request: Request, wanted: Sequence[tuple[int, Key]], things: Sequence[Thing | None]) -> list[str]:
     """What is wrong where each of these things stands for what is wanted at its place, a word a fault."""
     faults = []
     for (_, key), thing in zip(wanted, things, strict=True):
-        read = (thing.size, thing.colour, thing.shape)
+        read = (thing.size, thing.colour, thing.shape) if thing else (UNSEEN,) * 3
         names = ("size", "colour", "shape")
         faults += [name for name, asked, is_ in zip(names, key, read, strict=True) if asked not in (None, is_)]
-    of: dict[int, list[Thing]] = {}
+    of: dict[int, list[Thing | None]] = {}
     for (group, _), thing in zip(wanted, things, strict=True):
         of.setdefault(group, []).append(thing)
     for first, relation, second in request.relations:
-        pairs = [(a, b) for a in of.get(first, []) for b in of.get(second, [])]
-        if not all(holds(a, relation, b, APART - NEAR) for a, b in pairs):
+        pairs = [(a, b) for a in of[first] for b in of[second]]
+        if not all(a and b and holds(a, relation, b, APART - NEAR) for a, b in pairs):
             faults.append("relation")
     return faults
