@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tuwen import checkpoint
 from tuwen.errors import ConfigError, DataError, ModelError
 from tuwen.files import sha256_file, sha256_text
+from tuwen.images import View
 from tuwen.text import load_tokenizer, split_words
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Drawer:
         self.folder, self.config, self.device = folder, config, device
         self.name: str = config.get("name") or folder.name
         self.size: int = config["model"]["size"]
+        self.view = View(config.get("view", "squash"))  # of the pictures that it learned from
         self.languages: list[str] = config["languages"]
         self.flows: bool = config["model"]["draw"]["kind"] == "flow"
         self.sampling: dict[str, Any] = config["model"]["sampling"]

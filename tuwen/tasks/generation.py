@@ -74,6 +74,7 @@ class GenerationTask:
             "vocabulary": self.tokenizer.size,
             "pad": pad_id,
             "max_tokens": data.max_tokens,
+            "view": self._view().kind,
             "judges": bool(loss.adversarial),
             "matches": bool(loss.matching),
             "penalised": bool(loss.penalty),
@@ -220,10 +221,14 @@ class GenerationTask:
         ids = encode_captions(texts, self.tokenizer, data.max_tokens)
         return Pairs(self._pictures(part, split), ids, owner, langs, group_labels(part), texts)
 
+    def _view(self) -> View:
+        """How a picture is seen whole: what a drawn one is compared with."""
+        return View("center" if self.recipe.data.view == "crop" else self.recipe.data.view)
+
     def _pictures(self, part: Dataset, split: str) -> PictureSource:
         data, size = self.recipe.data, self.recipe.model.size
         paths = [part.path(picture) for picture in part.pictures]
-        plain = View("center" if data.view == "crop" else data.view)
+        plain = self._view()
         drawn = data.zooms or data.view == "crop"
         if split == "train" and (drawn or len(paths) * size * size * 3 > MOST):
             return Pixels(paths, size, plain, "zoom" if data.zooms else data.view, data.flip)
