@@ -15,7 +15,6 @@ from tuwen.dataset import Dataset
 from tuwen.errors import DataError
 from tuwen.evaluate import common
 from tuwen.evaluate.extractors import find_extractor
-from tuwen.images import View
 from tuwen.metrics import generation as scorers
 from tuwen.pipelines import Drawer, Embedder, as_embedder, load
 from tuwen.progress import track
@@ -142,7 +141,7 @@ def draw(pipeline: Drawer, samples: Sequence[Sample], steps: int | None, guidanc
 def kept_pixels(pipeline: Drawer, part: Dataset, rows: Sequence[int]) -> NDArray[np.uint8]:
     """These rows' pictures as the model saw its training pictures: (n, S, S, 3), of its own size."""
     paths = [part.path(part.pictures[row]) for row in rows]
-    return keep_pixels(paths, pipeline.size, getattr(pipeline, "view", View()))
+    return keep_pixels(paths, pipeline.size, pipeline.view)
 
 
 def _judge(judge: Embedder, samples: Sequence[Sample], drawn: Sequence[Image], real: Mapping[int, Image]) -> Shares:
