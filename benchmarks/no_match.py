@@ -1,4 +1,4 @@
-"""Do absent topics find nothing, and present ones their picture: `python benchmarks/no_match.py [--json F] [--also DIR]`.
+"""Do absent topics find nothing, present ones their picture? `python benchmarks/no_match.py [--json F] [--also DIR]`
 
 The queries are those of `tests/data/no_match.json`, the pictures the samples of `tuwen demo`; `--also` adds a folder of
 others, among which they must still be found. Nothing here is set by hand: the floor is that of the model's calibration.

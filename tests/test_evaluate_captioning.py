@@ -210,6 +210,6 @@ def test_eval_refuses_half_a_request(
     capsys.readouterr()
     fake.task = "retrieval"
     assert cli.run([*command, "--visualise", "3", "--out", str(tmp_path / "page")]) == 1
-    assert "--visualise is for models that describe or answer" in capsys.readouterr().err
+    assert "--visualise is for models that describe, answer or draw" in capsys.readouterr().err
     assert fake.calls == []
     assert not (tmp_path / "page").exists()

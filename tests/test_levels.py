@@ -50,8 +50,9 @@ LEVELS = [
         "detecting",
         "tune",
         "questions",
+        "votes",
     },
-    {"cli", "server", "report", "gallery", "tune_page", "demo", "__main__"},
+    {"cli", "server", "report", "gallery", "tune_page", "drawn_page", "rating", "demo", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

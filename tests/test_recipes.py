@@ -100,6 +100,43 @@ PUBLISHED["captioning-show-tell-lite2"] = {
     "data.view": "squash",
 }
 
+DRAWING: dict[str, Any] = {
+    "tokenizer.kind": "hub",  # BERT's own
+    "tokenizer.splits": ["train"],
+    "data.langs": ["en"],
+    "data.captions": 1,
+    "data.view": "squash",
+    "data.flip": False,
+    "data.zooms": 0,
+    "model.size": 64,  # pixels in [-1, 1]: mean and deviation 0.5, which `to_signed` is
+    "model.text.kind": "bert",
+    "model.text.pretrained": True,
+    "model.text.frozen": False,  # or frozen, by one key
+    "model.text.word_dropout": 0.0,
+    "model.draw.kind": "published",  # FC -> 128 x 16 x 16 -> two transposed convolutions -> tanh
+    "model.draw.noise": 0,
+    "model.draw.conditioning": 0,
+    "loss.mse": 1.0,
+    "loss.adversarial": 0.0,  # an option
+    "loss.kl": 0.0,
+    "loss.matching": 0.0,
+    "loss.contrastive": 0.0,
+    "loss.flow": 0.0,
+    "loss.penalty": 0.0,
+    "loss.best": "loss",
+    "train.epochs": 100.0,
+    "train.optimiser": "adam",
+    "train.lr": 2e-4,
+    "train.betas": (0.9, 0.999),
+    "train.schedule": "constant",
+    "train.warmup": 0.0,
+    "train.clip": 0.0,
+    "train.ema": 0.0,
+    "train.weight_decay": 0.0,
+    "train.precision": "no",
+}
+PUBLISHED["text-to-image-published"] = DRAWING
+
 
 PUBLISHED["vqa-updown"] = {
     "tokenizer.kind": "word",

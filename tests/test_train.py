@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,9 @@ def _worker(rank: int, folder: str, world: int) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "TUWEN_CACHE": f"{folder}/cache"}
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    meet, patience = f"file://{folder}/meet", timedelta(seconds=90)
+    torch.distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=world, timeout=patience)
+    train.SAVE_SECONDS = 600 * (1 - rank)  # one process wants to save at each step, the other not: both must
     from accelerate import PartialState
 
     made = recipe(

@@ -8,9 +8,9 @@ from typing import Any
 
 from tuwen import checkpoint
 from tuwen.dataset import Dataset
-from tuwen.evaluate import COUNTED, HELD_OUT, SHOWN
+from tuwen.evaluate import COUNTED, HELD_OUT, RAW, SHOWN
 
-WORDS = {"retrieval": "captions", "captioning": "captions", "vqa": "questions"}  # what a task is scored on
+WORDS = {"vqa": "questions"}  # what a task is scored on; others: captions
 
 
 def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
@@ -18,8 +18,6 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
     config = checkpoint.read_config(folder)
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     weights = folder / checkpoint.WEIGHTS
-    tower = config["tower"]
-    state = "tuned, inside" if tower["inside"] else "frozen"
     splits = ", ".join(f"{name} {count}" for name, count in dataset.splits().items())
     lines = [
         f"# {config['name']}",
@@ -29,7 +27,7 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
         "| | |",
         "|---|---|",
         f"| weights | {weights.stat().st_size / 1e6:.1f} MB |",
-        f"| tower | {tower['name']}, {tower['size']} px, {state}, sha256 {tower['sha256']} |",
+        *_tower(config),
         f"| data | {dataset.manifest.name or dataset.folder.name}: {splits}; {_learnt(dataset, config['task'])} |",
         f"| data sha256 | {provenance['data']} |",
         f"| versions | {', '.join(f'{k} {v}' for k, v in provenance['versions'].items())}, git {provenance['git']} |",
@@ -44,7 +42,7 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
         if split in summary:
             lines += [
                 "",
-                f"## Scores on {split} ({summary[split]['n']} {COUNTED[config['task']]})",
+                f"## Scores on {split} ({summary[split]['n']} {COUNTED.get(config['task'], 'pictures')})",
                 "",
                 *score_table(summary[split]),
                 "",
@@ -59,13 +57,25 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _tower(config: dict[str, Any]) -> list[str]:
+    """The row of the picture tower, where the model has one; a drawing model has none."""
+    tower = config.get("tower")
+    if tower is None:
+        return []
+    state = "tuned, inside" if tower["inside"] else "frozen"
+    return [f"| tower | {tower['name']}, {tower['size']} px, {state}, sha256 {tower['sha256']} |"]
+
+
 def score_table(result: dict[str, Any]) -> list[str]:
     """Lines of a Markdown table: one row a language, then all of them together."""
     rows = {**result["per_language"], "all": result["metrics"]}
     columns = [key for key in SHOWN[result["task"]] if result["metrics"].get(key) is not None]
-    lines = [f"| {WORDS[result['task']]} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = [
+        f"| {WORDS.get(result['task'], 'captions')} | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     for name, metrics in rows.items():
-        cells = ("-" if metrics[key] is None else f"{metrics[key]:.1f}" for key in columns)
+        cells = (_cell(key, metrics.get(key)) for key in columns)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -111,3 +121,7 @@ def _types(result: dict[str, Any]) -> list[str]:
         )
         lines.append("")
     return lines
+
+
+def _cell(key: str, value: float | None) -> str:
+    return "-" if value is None else f"{value:.{4 if key in RAW else 1}f}"

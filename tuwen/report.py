@@ -37,6 +37,14 @@ NAMES: dict[str, Words] = {
     "i2t_r": ("Picture to text: R@1, R@5, R@10 (%)", "以图找文：R@1、R@5、R@10（%）"),
     "t2i_r": ("Text to picture: R@1, R@5, R@10 (%)", "以文找图：R@1、R@5、R@10（%）"),
 }
+SINGLE = {  # scores of one number a language: name, digits
+    "cider": ("CIDEr", 1),
+    "bleu4": ("BLEU-4", 1),
+    "accuracy": ("accuracy", 1),
+    "exact": ("exact match", 1),
+    "scenes_right": ("scenes all right, %", 1),
+    "kid": ("KID", 4),
+}
 
 
 @dataclass
@@ -121,7 +129,7 @@ def write_run(run: Path, out: Path | None = None) -> Path:
     page = Page(
         title=(name, name),
         lead=(f"A {task} run, {_count(last, 'step')} steps.", f"{task} 训练，共 {_count(last, 'step')} 步。"),
-        facts=_facts(rows, scores),
+        facts=[*_facts(rows, scores), *_votes(run)],
         footer=[str(run.resolve())],
     )
     page.sections.append(
@@ -229,9 +237,33 @@ def _scored(score: Mapping[str, Any]) -> list[tuple[str, Words]]:
                 span = f" ({low:.1f}–{high:.1f})" if low is not None else ""
                 label = f"R@1 {lang}, {way[0]}{span}, {where}", f"R@1 {lang},{way[1]}{span},{where}"
                 facts.append((f"{metrics[key]:.1f}", label))
-        for key, name in (("cider", "CIDEr"), ("bleu4", "BLEU-4"), ("accuracy", "accuracy"), ("exact", "exact match")):
-            if key in metrics:
-                facts.append((f"{metrics[key]:.1f}", (f"{name} {lang}, {where}", f"{name} {lang},{where}")))
+        for key, (name, digits) in SINGLE.items():
+            if metrics.get(key) is not None:
+                facts.append((f"{metrics[key]:.{digits}f}", (f"{name} {lang}, {where}", f"{name} {lang},{where}")))
+    return facts
+
+
+def _votes(run: Path) -> list[tuple[str, Words]]:
+    """What people said of a drawing model's samples, and of the controls among them."""
+    if not (run / "votes.jsonl").is_file():
+        return []
+    from tuwen.votes import read_votes, summarise
+
+    found = summarise(read_votes(run))
+    names: dict[str, Words] = {
+        "drawn": ("of drawn pictures are good", "的生成图片被认为好"),
+        "real": ("of real ones among them", "的混入真实图片被认为好"),
+        "other": ("of those with words of another", "的配错文字图片被认为好"),
+    }
+    facts = []
+    for kind, (english, chinese) in names.items():
+        if one := found[kind]:
+            low, high = one["interval"]
+            about = f"({low}–{high}), n = {one['n']}"
+            people = found["people"]
+            facts.append(
+                (f"{one['good']:.1f}%", (f"{english} {about}, {people} people", f"{chinese}{about}，{people} 人"))
+            )
     return facts
 
 

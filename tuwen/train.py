@@ -131,7 +131,7 @@ class Run:
     def train(self, stop: Callable[[], bool] = lambda: False) -> None:
         """Every step that is still to come; `stop` is asked after each, and saves."""
         state, settings = self.state, self.recipe.train
-        self.last_save = time.monotonic()
+        self.last_save, self.saved = time.monotonic(), state.step
         if not self.total:
             self._evaluate()
         with bar() as progress:
@@ -164,12 +164,21 @@ class Run:
                     self._evaluate()
                     if settings.patience is not None and state.worse >= settings.patience:
                         return
-                elif stop() or time.monotonic() - self.last_save > SAVE_SECONDS:
+                stopping, due = self._agree(stop(), time.monotonic() - self.last_save > SAVE_SECONDS)
+                if (stopping or due) and self.saved != state.step:
                     self.save_last()
-                if stop():
+                if stopping:
                     raise KeyboardInterrupt
                 progress.update(follow, completed=state.step, note=f"loss {loss.item():.3f} best {state.best:.1f}")
                 ready = time.monotonic()
+
+    def _agree(self, *wishes: bool) -> list[bool]:
+        """What any process wishes, all do, at the same step: else one waits in a save that the others never enter."""
+        if self.accelerator.num_processes == 1:
+            return list(wishes)
+        asked = torch.tensor(wishes, dtype=torch.int32, device=self.accelerator.device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return [bool(wish) for wish in asked]
 
     def _batches(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Every batch that is still to come, with its epoch."""
@@ -278,6 +287,7 @@ class Run:
 
     def save_last(self) -> None:
         """Save what an exact resume needs; every process's random state goes in."""
+        self.saved, self.last_save = self.state.step, time.monotonic()
         states = gather_random_states(self.accelerator)
         if not self.accelerator.is_main_process:
             return
@@ -289,7 +299,6 @@ class Run:
         tensors |= {f"random/{rank}": value for rank, value in enumerate(states)}
         tensors |= {f"task/{name}": value for name, value in self.kept.items()}
         checkpoint.save_last(self.out / "last", tensors, vars(self.state))
-        self.last_save = time.monotonic()
 
     def restore(self) -> None:
         """Go on exactly where `last/` was saved."""

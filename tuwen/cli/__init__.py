@@ -30,6 +30,7 @@ def build() -> typer.Typer:
         caption,
         data,
         demo,
+        draw,
         index,
         learn,
         models,
@@ -52,8 +53,9 @@ def build() -> typer.Typer:
         """Options of every command."""
 
     for module in (
-        demo, data, scenes, regions, questions, learn, tune, index, search, serve, caption, ask, models, calibrate,
-    ):  # fmt: skip
+        *(demo, data, scenes, regions, questions, learn, tune, index, search),
+        *(serve, caption, ask, draw, models, calibrate),
+    ):
         module.register(app)
     return app
 

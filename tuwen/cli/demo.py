@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from tuwen.errors import DataError
 
 TOLD = 3  # hits a line
 DESCRIBER, ANSWERER = "captioning", "vqa"
+PORT = 7861
 
 
 def register(app: typer.Typer) -> None:
@@ -48,9 +50,21 @@ def demo(
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     out: Annotated[Path | None, typer.Option(help="The page; default: report.html in the run.")] = None,
+    rate: Annotated[bool, typer.Option(help="Serve a page where people rate a drawing model's samples.")] = False,
+    data: Annotated[Path | None, typer.Option(help="With --rate, once: the data set whose captions are drawn.")] = None,
+    split: Annotated[str, typer.Option(help="With --data: its split.")] = "test",
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="With --data: samples a language.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="With --data: of the first sample.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --rate; 0: any that is free.")] = PORT,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a run's page: scores, curves, examples and model card in one HTML file."""
+    """Write a run's page: scores, curves, examples, votes and model card in one HTML file. With --rate: collect votes.
+
+    Votes go to votes.jsonl in the run. The rating page is for this machine alone; Ctrl-C ends it.
+    """
+    if rate:
+        _rate(run, data, split, n, seed, port)
+        return
     from tuwen.report import write_run
     from tuwen.tune_page import write_tuned
 
@@ -60,6 +74,32 @@ def report(
         print_json({"report": str(path)})
     else:
         say(Text(str(path)))
+
+
+def _rate(run: Path, data: Path | None, split: str, n: int, seed: int, port: int) -> None:
+    """Make what is rated where the run has nothing for this model yet, then serve it until Ctrl-C."""
+    from tuwen import dataset as datasets
+    from tuwen import pipelines, votes
+    from tuwen.rating import Server
+
+    drawer = pipelines.as_drawer(pipelines.load(str(run)))
+    items = votes.read_items(run, drawer.fingerprint)
+    if data is not None and items:
+        folder = votes.items_folder(run, drawer.fingerprint)
+        raise DataError(f"{folder}: samples are made already: leave out --data, or delete the folder for new ones")
+    if data is not None:
+        items = votes.make_items(run, drawer, datasets.load(data), split, n, seed)
+    if not items:
+        raise DataError(f"{run}: nothing drawn to rate yet: add --data DATA, whose captions are drawn")
+    with Server(run, items, drawer.fingerprint, drawer.name, port) as server:
+        say(f"rate {len(items)} pictures at {server.url} ; Ctrl-C ends, votes are kept in {run / votes.VOTES}")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    found = votes.summarise(votes.read_votes(run, drawer.fingerprint))
+    say(f"{found['votes']} votes of {found['people']} people")
+    for kind, name in (("drawn", "drawn"), ("real", "real pictures"), ("other", "drawn, words of another")):
+        if one := found[kind]:
+            say(f"  {name}: {one['good']:.1f}% good ({one['interval'][0]}–{one['interval'][1]}), n = {one['n']}")
 
 
 def tell(seen: dict[str, Any]) -> None:

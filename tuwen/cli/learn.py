@@ -69,9 +69,17 @@ def evaluate(
         str | None, typer.Option(help="A blind answering run (model.blind=true) to score beside.", metavar="RUN")
     ] = None,
     made: Annotated[bool, typer.Option("--made", help="Score the questions that a tool made, not people's.")] = False,
+    judge: Annotated[str | None, typer.Option(help="For R-precision of drawn pictures: a retrieval model.")] = None,
+    features: Annotated[str | None, typer.Option(help="For KID: a tower or inception; default: lite0.")] = None,
+    limit: Annotated[int | None, typer.Option(min=8, help="So many pictures are drawn; default: 250.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Of drawing; default: the model's own.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, max=100, help="Of drawing, likewise.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of drawing; default: 0.")] = None,
     visualise: Annotated[
         int | None,
-        typer.Option(min=1, help="Write the first N pictures or questions, with the model's words, into --out."),
+        typer.Option(
+            min=1, help="Write the first N pictures or questions, with what the model makes, into --out.", metavar="N"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the page.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
@@ -90,9 +98,11 @@ def evaluate(
     if rerank is not None:
         pipeline = pipelines.load_reranker(rerank, pipelines.as_embedder(pipeline))
     if out is not None and pipeline.task == "retrieval":
-        raise DataError(f"{pipeline.name}: --visualise is for models that describe or answer: leave it out")
+        raise DataError(f"{pipeline.name}: --visualise is for models that describe, answer or draw: leave it out")
+    drawing: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed}
     blind = None if baseline is None else pipelines.load(baseline)
-    result = score(pipeline, dataset, split, lang, folds, beams, blind, made or None)
+    others = {"baseline": blind, "made": made or None, "judge": judge, "features": features, "limit": limit, **drawing}
+    result = score(pipeline, dataset, split, lang, folds, beams, **others)
     warnings = _warnings(result)
     if json is not None:
         write_atomic(json, envelope(result, warnings) + "\n")
@@ -109,7 +119,7 @@ def evaluate(
         value, low, high = told["mean_recall"]
         say(f"re-ranked, {name}: mean recall {value:+.1f} ({low:+.1f} to {high:+.1f}), {told['verdict']}")
     if visualise is not None and out is not None:
-        say(Text(str(_visualise(pipeline, dataset, split, visualise, out, lang, beams, made))))
+        say(Text(str(_visualise(pipeline, dataset, split, visualise, out, lang, beams, made, drawing))))
 
 
 def _visualise(
@@ -121,6 +131,7 @@ def _visualise(
     lang: str | None,
     beams: int | None,
     made: bool,
+    drawing: dict[str, Any],
 ) -> Path:
     """Write the page of a split's first pictures or questions; its path."""
     from tuwen import pipelines
@@ -129,6 +140,10 @@ def _visualise(
         from tuwen.gallery import write_answers
 
         return write_answers(out, pipelines.as_answerer(pipeline), dataset, split, count, lang, made or None)
+    if pipeline.task == "text-to-image":
+        from tuwen.drawn_page import write_drawn
+
+        return write_drawn(out, pipelines.as_drawer(pipeline), dataset, split, count, lang, **drawing)
     from tuwen.gallery import write_captions
 
     return write_captions(out, pipelines.as_describer(pipeline), dataset, split, count, lang, beams)
@@ -148,7 +163,7 @@ def _warnings(result: dict[str, Any]) -> list[str]:
 def _count(result: dict[str, Any]) -> str:
     from tuwen.evaluate import COUNTED
 
-    return f"{result['n']} {COUNTED[result['task']]}"
+    return f"{result['n']} {COUNTED.get(result['task'], 'pictures')}"
 
 
 def _table(title: str, result: dict[str, Any]) -> Table:
@@ -161,10 +176,12 @@ def _table(title: str, result: dict[str, Any]) -> Table:
     if len(columns) > 1:
         columns["all"] = result["metrics"]
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=result["task"] != "text-to-image")  # a KID is long
     for key in SHOWN[result["task"]]:
         intervals = [result.get("intervals", {}).get(name, {}).get(key) for name in columns]
-        values = [metrics[key] for metrics in columns.values()]
+        values = [metrics.get(key) for metrics in columns.values()]
+        if result["task"] == "text-to-image" and values == [None] * len(values):
+            continue
         table.add_row(key, *(_cell(key, *pair) for pair in zip(values, intervals, strict=True)))
     types: dict[str, dict[str, float]] = result["metrics"].get("by_type") or {}
     for group, kinds in types.items():
@@ -178,7 +195,10 @@ def _table(title: str, result: dict[str, Any]) -> Table:
 
 
 def _cell(key: str, value: float | None, interval: list[float] | None) -> str:
+    from tuwen.evaluate import RAW
+
     if value is None:
         return "-"
-    spread = f" [dim]{interval[0]:.1f}–{interval[1]:.1f}[/dim]" if interval else ""
-    return f"{value:.0f}" if key in COUNTS else f"{value:.1f}{spread}"
+    digits = 0 if key in COUNTS else 4 if key in RAW else 1
+    spread = f" [dim]{interval[0]:.{digits}f}–{interval[1]:.{digits}f}[/dim]" if interval else ""
+    return f"{value:.{digits}f}{spread}"

@@ -13,6 +13,13 @@ from tuwen.config.captioning import CaptioningConfig, CaptioningRecipe, CaptionL
 from tuwen.config.parts import DataConfig, Recipe, TokenizerConfig, TowerConfig, TrainConfig
 from tuwen.config.reranker import CrossConfig, RankingConfig, RerankerRecipe
 from tuwen.config.retrieval import HubsConfig, ImageConfig, LossConfig, RetrievalConfig, RetrievalRecipe, TextConfig
+from tuwen.config.text_to_image import (
+    DrawingLossConfig,
+    DrawingTextConfig,
+    GeneratorConfig,
+    TextToImageConfig,
+    TextToImageRecipe,
+)
 from tuwen.config.vqa import VqaConfig, VqaRecipe
 from tuwen.errors import ConfigError, suggest
 
@@ -24,6 +31,9 @@ __all__ = [
     "CaptioningRecipe",
     "CrossConfig",
     "DataConfig",
+    "DrawingLossConfig",
+    "DrawingTextConfig",
+    "GeneratorConfig",
     "HubsConfig",
     "ImageConfig",
     "LossConfig",
@@ -34,6 +44,8 @@ __all__ = [
     "RetrievalConfig",
     "RetrievalRecipe",
     "TextConfig",
+    "TextToImageConfig",
+    "TextToImageRecipe",
     "TokenizerConfig",
     "TowerConfig",
     "TrainConfig",
@@ -50,6 +62,7 @@ KINDS: dict[str, type[Recipe]] = {
     "retrieval": RetrievalRecipe,
     "captioning": CaptioningRecipe,
     "vqa": VqaRecipe,
+    "text-to-image": TextToImageRecipe,
     "adapter": AdapterRecipe,
     "reranker": RerankerRecipe,
 }

@@ -7,20 +7,26 @@ from typing import Any
 
 from tuwen.dataset import Dataset
 from tuwen.errors import DataError
-from tuwen.evaluate import captioning, retrieval, vqa
+from tuwen.evaluate import captioning, generation, retrieval, vqa
 from tuwen.evaluate.sureness import HELD_OUT, calibrate
 from tuwen.pipelines import Pipeline, Vqa
 from tuwen.tasks.asking import OWN_SPLIT, keep_asked
 
-__all__ = ["COUNTED", "HELD_OUT", "SHOWN", "calibrate", "score", "scored_splits"]
+__all__ = ["COUNTED", "HELD_OUT", "RAW", "SHOWN", "calibrate", "score", "scored_splits"]
 
 SCORERS: dict[str, Callable[..., dict[str, Any]]] = {
     "retrieval": retrieval.score,
     "captioning": captioning.score,
     "vqa": vqa.score,
+    "text-to-image": generation.score,
 }
-OPTIONS = {"folds": "retrieval", "beams": "captioning", "baseline": "vqa", "made": "vqa"}  # whose they are
-COUNTED = {"retrieval": "pictures", "captioning": "pictures", "vqa": "questions"}  # what the `n` of a score counts
+OPTIONS = {  # whose they are
+    "folds": "retrieval",
+    "beams": "captioning",
+    **dict.fromkeys(("baseline", "made"), "vqa"),
+    **dict.fromkeys(("judge", "features", "limit", "steps", "guidance", "seed"), "text-to-image"),
+}
+COUNTED = {"vqa": "questions"}  # what the `n` of a score counts; others: pictures
 SHOWN = {  # the scores of a task that a table holds, in its order
     "retrieval": ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum", "i2t_medr", "t2i_medr"),
     "captioning": (
@@ -31,7 +37,14 @@ SHOWN = {  # the scores of a task that a table holds, in its order
         *("accuracy", "exact", "upper_bound", "wups9", "ece", "sure", "sure_accuracy"),
         *("language_only", "majority"),
     ),
+    "text-to-image": (
+        *("kid", "kid_floor", "fid", "fid_floor", "r_precision", "r_precision_shuffled", "r_precision_real"),
+        *("scenes_right", "scenes_right_one", "scenes_right_two", "scenes_right_more"),
+        *("count_right", "colour_right", "shape_right", "size_right", "relation_right", "ground_right"),
+        *("scenes_right_shuffled", "checker_right"),
+    ),
 }
+RAW = ("kid", "kid_floor")  # scores in no percent, too small for one digit
 
 
 def score(
@@ -41,19 +54,18 @@ def score(
     lang: str | None = None,
     folds: int | None = None,
     beams: int | None = None,
-    baseline: Pipeline | None = None,
-    made: bool | None = None,
+    **others: Any,
 ) -> dict[str, Any]:
     """Score a model of any task on one split, over human text: the `eval` contract of DESIGN.
 
     `folds` is retrieval's (the mean over so many parts), `beams` captioning's (the width of the search); `baseline` (a
-    blind run, scored beside it) and `made` (questions that a tool wrote, and these alone) are answering's.
+    blind run, scored beside it) and `made` (questions that a tool wrote, and these alone) are answering's; `judge`,
+    `features`, `limit`, `steps`, `guidance` and `seed` a drawing model's (`generation.score`). None: not given.
 
     Raises:
         DataError: the split has nothing to score, or an option is another task's.
     """
-    options = {"folds": folds, "beams": beams, "baseline": baseline, "made": made}
-    asked = {name: value for name, value in options.items() if value is not None}
+    asked = {name: value for name, value in {"folds": folds, "beams": beams, **others}.items() if value is not None}
     for name in asked:
         if OPTIONS[name] != pipeline.task:
             raise DataError(

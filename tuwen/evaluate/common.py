@@ -7,7 +7,7 @@ from typing import Any
 from tuwen import __version__, images, text
 from tuwen.dataset import Dataset
 from tuwen.errors import DataError
-from tuwen.pipelines import Pipeline
+from tuwen.pipelines import Answerer, Describer, Embedder
 from tuwen.records import Caption
 
 INTERVAL_SEED = 0
@@ -29,7 +29,9 @@ def machine_captions(part: Dataset) -> int:
     return sum(caption.source != "human" for picture in part.pictures for caption in picture.captions)
 
 
-def protocol(pipeline: Pipeline, dataset: Dataset, captions: int | None = None) -> dict[str, Any]:
+def protocol(
+    pipeline: Embedder | Describer | Answerer, dataset: Dataset, captions: int | None = None
+) -> dict[str, Any]:
     """What any number needs beside it to be one."""
     return {
         "version": __version__,

@@ -10,6 +10,7 @@ from tuwen.losses.auxiliary import adversarial, reconstruction
 from tuwen.losses.captioning import advantages, reinforce
 from tuwen.losses.common import same_label
 from tuwen.losses.contrastive import info_nce, info_nce_by_language, n_pair, norm_penalty, soft_nce
+from tuwen.losses.generation import flow_matching, fool, gaussian_kl, judge_true_and_false, slope_penalty
 from tuwen.losses.matching import cmpc, cmpm, sdm
 from tuwen.losses.ranking import hinge, hinge_hardest, hinge_sum, mine_hardest
 
@@ -18,11 +19,15 @@ __all__ = [
     "adversarial",
     "cmpc",
     "cmpm",
+    "flow_matching",
+    "fool",
+    "gaussian_kl",
     "hinge",
     "hinge_hardest",
     "hinge_sum",
     "info_nce",
     "info_nce_by_language",
+    "judge_true_and_false",
     "mine_hardest",
     "n_pair",
     "norm_penalty",
@@ -30,5 +35,6 @@ __all__ = [
     "reinforce",
     "same_label",
     "sdm",
+    "slope_penalty",
     "soft_nce",
 ]

@@ -11,6 +11,7 @@ from tuwen.pipelines.adapted import Adapted
 from tuwen.pipelines.answerer import Answer, Answerer, Gaze, Scored
 from tuwen.pipelines.captioning import Captioner
 from tuwen.pipelines.describer import Attention, Described, Describer, Sentence
+from tuwen.pipelines.drawer import Drawer, Drawing
 from tuwen.pipelines.embedder import Embedder, Vectors
 from tuwen.pipelines.fetch import OFFERS
 from tuwen.pipelines.hub import HubEmbedder
@@ -28,6 +29,8 @@ __all__ = [
     "Captioner",
     "Described",
     "Describer",
+    "Drawer",
+    "Drawing",
     "Embedder",
     "Gaze",
     "HubAnswerer",
@@ -42,6 +45,7 @@ __all__ = [
     "Vqa",
     "as_answerer",
     "as_describer",
+    "as_drawer",
     "as_embedder",
     "load",
     "load_reranker",
@@ -49,11 +53,12 @@ __all__ = [
 ]
 
 HUB = "hf:"
-Pipeline: TypeAlias = Embedder | Describer | Answerer
-PIPELINES: dict[str, type[Retrieval] | type[Captioner] | type[Vqa]] = {
+Pipeline: TypeAlias = Embedder | Describer | Answerer | Drawer
+PIPELINES: dict[str, type[Retrieval] | type[Captioner] | type[Vqa] | type[Drawer]] = {
     "retrieval": Retrieval,
     "captioning": Captioner,
     "vqa": Vqa,
+    "text-to-image": Drawer,
 }
 
 
@@ -63,15 +68,19 @@ def load(name: Literal["retrieval", "best", "chinese"] = ..., device: str | None
 def load(name: Literal["captioning"], device: str | None = None) -> Describer: ...
 @overload
 def load(name: Literal["vqa"], device: str | None = None) -> Answerer: ...
+
+
+@overload
+def load(name: Literal["text-to-image"], device: str | None = None) -> Drawer: ...
 @overload
 def load(name: str, device: str | None = None) -> Pipeline: ...
 def load(name: str = "retrieval", device: str | None = None) -> Pipeline:
     """A pipeline by a shipped model's name, a run's folder, or `hf:` and the hub name or folder of a model.
 
     Its `task` says what it can do: `retrieval` embeds pictures and texts (an `Embedder`), `captioning` describes
-    pictures (a `Describer`), `vqa` answers questions about them (an `Answerer`). Of the hub these are CLIP, SigLIP and
-    their kin, captioners as BLIP and GIT, and ViLT and BLIP for questions; the short names of `tuwen models get` work
-    too, once they are fetched.
+    pictures (a `Describer`), `vqa` answers questions about them (an `Answerer`), `text-to-image` draws them (a
+    `Drawer`). Of the hub these are CLIP, SigLIP and their kin, captioners as BLIP and GIT, and ViLT and BLIP for
+    questions; the short names of `tuwen models get` work too, once they are fetched.
 
     `device`: `cpu`, `cuda`, ...; None takes a GPU where there is one, told by its device file, because asking torch
     would cost its import.
@@ -134,6 +143,12 @@ def as_answerer(pipeline: Pipeline) -> Answerer:
     """The pipeline, for a command that answers questions. ModelError where it is of another task."""
     _check_task(pipeline, "vqa")
     return cast(Answerer, pipeline)
+
+
+def as_drawer(pipeline: Pipeline) -> Drawer:
+    """The pipeline, for a command that draws. ModelError where it is of another task."""
+    _check_task(pipeline, "text-to-image")
+    return cast(Drawer, pipeline)
 
 
 def _check_task(pipeline: Pipeline, task: str) -> None:

@@ -48,10 +48,10 @@ class Scene:
     ground: str
 
 
-def holds(a: Thing, relation: str, b: Thing) -> bool:
+def holds(a: Thing, relation: str, b: Thing, apart: float = APART) -> bool:
     """Whether `a` stands in this relation to `b`, by their centres."""
     gap = {"left of": b.x - a.x, "right of": a.x - b.x, "above": b.y - a.y, "below": a.y - b.y}[relation]
-    return round(gap, 4) >= APART
+    return round(gap, 4) >= apart
 
 
 def to_json(scene: Scene) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tuwen.dataset import Dataset
 from tuwen.errors import ModelError
 from tuwen.tasks.adapter import AdapterTask
 from tuwen.tasks.captioning import CaptioningTask
+from tuwen.tasks.generation import GenerationTask
 from tuwen.tasks.reranker import RerankerTask
 from tuwen.tasks.retrieval import RetrievalTask
 from tuwen.tasks.vqa import VqaTask
@@ -70,6 +71,7 @@ TASKS: dict[str, Any] = {
     "retrieval": RetrievalTask,
     "captioning": CaptioningTask,
     "vqa": VqaTask,
+    "text-to-image": GenerationTask,
     "adapter": AdapterTask,
     "reranker": RerankerTask,
 }

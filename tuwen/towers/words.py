@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -42,6 +43,21 @@ def build_text_tower(name: str, pretrained: bool = True) -> tuple[TextTower, int
     net = getattr(net, "text_model", net)  # a model of pictures and texts gives its text half
     width = int(net.config.hidden_size)
     return TextTower(net, width).eval(), width, HubTokenizer(source)
+
+
+def text_config(tower: TextTower) -> dict[str, Any]:
+    """The `transformers` configuration of a text tower, as `text_tower_of` takes it."""
+    net: Any = tower.net
+    return dict(net.config.to_dict())
+
+
+def text_tower_of(config: dict[str, Any]) -> TextTower:
+    """A text tower with random weights, from the dict of its `transformers` configuration: no file of it is needed."""
+    from transformers import AutoConfig, AutoModel
+
+    known = {key: value for key, value in config.items() if key != "model_type"}
+    net = AutoModel.from_config(AutoConfig.for_model(config["model_type"], **known))
+    return TextTower(net, int(net.config.hidden_size)).eval()
 
 
 def _minilm() -> Path:
