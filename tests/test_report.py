@@ -182,6 +182,21 @@ def test_ticks_are_round_and_span(low: float, high: float, wanted: list[float]) 
         assert len(marks) >= 2
 
 
+def test_an_answering_run_s_curves_are_told_apart() -> None:
+    rows = [
+        {"step": 20, "split": "train", "loss": 2.0, "cross_entropy": 2.0, "data_seconds": 0.1, "forward_seconds": 0.2},
+        {"step": 20, "split": "val", "accuracy": 30.0, "upper_bound": 90.0, "train/accuracy": 40.0, "lang/en": 31.0},
+        {"step": 20, "split": "val", "answer_type/number": 25.0, "answer_type/other": 35.0, "ece": 3.0},
+    ]
+    made = {chart["title"][0]: [name for name, _ in chart["legend"]] for chart in charts(rows)}
+    assert made["Training loss"] == ["loss", "cross_entropy"]
+    assert made["Accuracy, and what bounds it (%)"] == ["accuracy", "upper_bound", "train/accuracy"]
+    assert made["Accuracy by type of answer (%)"] == ["answer_type/number", "answer_type/other"]
+    assert made["Accuracy by language (%)"] == ["lang/en"]
+    assert made["Seconds a step: reading, forward, backward"] == ["data_seconds", "forward_seconds"]
+    assert made["ece"] == ["ece"]
+
+
 def test_markdown_shows_html_and_obeys_none() -> None:
     assert "&lt;img" in markdown("<img src=x onerror=alert(1)>")
     assert "<table>" in markdown("| a |\n|---|\n| b |\n")
