@@ -80,6 +80,7 @@ def test_shape_of_the_answer(results: dict[str, Any]) -> None:
     assert sum(protocol["kinds"].values()) == 2 * N
     assert min(protocol["kinds"].values()) > 0
     assert protocol["judge"]["name"] == "scene judge"
+    assert protocol["candidates"] == {"en": N, "zh": N}  # not 100: there are no more
     assert protocol["features"] == "lite0, a fake"
     assert protocol["sampling"] == {"steps": 12, "guidance": 2.0}
     assert protocol["sampling_seed"].startswith("5 +")

@@ -258,6 +258,14 @@ def _about_judge(judge: Embedder | None) -> dict[str, Any] | None:
     return None if judge is None else {"name": judge.name, "fingerprint": judge.fingerprint, **judge.about()}
 
 
+def _candidates(samples: Sequence[Sample]) -> dict[str, int]:
+    """Captions a picture chooses among, by language: 100, or all different ones where there are fewer."""
+    texts: dict[str, set[str]] = {}
+    for sample in samples:
+        texts.setdefault(sample.lang, set()).add(sample.prompt)
+    return {lang: min(scorers.CANDIDATES, len(own)) for lang, own in texts.items()}
+
+
 def _protocol(
     pipeline: Drawer,
     dataset: Dataset,
@@ -283,7 +291,8 @@ def _protocol(
         "prompts": "picture i's caption i of each language, counted round",
         "kid": f"unbiased, cubic kernel; interval of {scorers.HALVES} random halves; floor: halves of the real",
         "fid": f"from {scorers.FEWEST} pictures a side",
-        "r_precision": f"own caption first among {scorers.CANDIDATES} of the language; control: captions of others",
+        "r_precision": "own caption first among the candidates of its language; control: captions of others",
+        "candidates": _candidates(samples),
         "checker": "tuwen.scenes.reader; checker_right: the same check of the real pictures",
         "decoder": images.DECODER,
         "data_sha256": dataset.fingerprint(),
