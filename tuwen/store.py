@@ -159,8 +159,8 @@ def writer(
     """An index to write, made where there is none. StoreError where another writes.
 
     `model`: None takes the index's own. With `change` another one is taken: its tables are made beside those of the
-    index's, which stays in use until `adopt`. `wait` are the seconds for another writer to finish. What was written to is
-    compacted in the end, unless it was `brief`: then the next writer does so.
+    index's, which stays in use until `adopt`. `wait` are the seconds for another writer to finish. What was written to
+    is compacted in the end, unless it was `brief`: then the next writer does so.
     """
     path = folder / "index.json"
     if path.exists():
