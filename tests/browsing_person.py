@@ -16,7 +16,7 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 DESKTOP, PHONE = (1360, 860), (390, 844)
-PATIENCE = 30_000  # milliseconds: the machine may be busy, and a step that is done goes on at once
+PATIENCE = 120_000  # milliseconds: the machine may be busy, and a step that is done goes on at once
 SHOTS = Path(__file__).parents[1] / "build" / "page"  # git-ignored
 
 DROP = """({name, type, data}) => {

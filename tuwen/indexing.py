@@ -108,7 +108,7 @@ def caption_index(
     source = f"model:{describer.name}"
     with writer(db) as store, bar() as progress:
         for lang in langs:
-            todo = _silent(store, lang, source)
+            todo = _silent(store, lang)
             task = progress.add_task(f"caption ({lang})", total=len(todo), note="")
             notes: list[tuple[str, str, str, str]] = []
             for described in describer.describe(list(todo), lang, failed=failed):
@@ -125,7 +125,7 @@ def caption_index(
     return done, failed
 
 
-def _silent(store: LanceStore, lang: str, source: str) -> dict[str, str]:
+def _silent(store: LanceStore, lang: str) -> dict[str, str]:
     """Pictures without a caption in a language: file -> content id, in the order of the paths."""
     noted = {row["content"] for row in store.scan(NOTES, ["content", "lang"]) if row["lang"] == lang}
     files: dict[str, str] = {}

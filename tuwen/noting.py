@@ -65,12 +65,15 @@ def put_notes(store: LanceStore, notes: list[tuple[str, str, str, str]]) -> None
 
 
 def said(store: LanceStore, contents: set[str] | None = None) -> set[str]:
-    """Keys of all captions that files and notes hold, of these contents or of all."""
+    """Keys of all captions that files, and notes of pictures that some file has, hold; of these contents or of all."""
     where = None if contents is None else ("content", contents)
-    keys = {text_key(row["content"], row["text"]) for row in store.scan(NOTES, ["content", "text"], where)}
+    keys: set[str] = set()
+    there: set[str] = set()
     for row in store.scan(FILES, ["content", "captions"], where):
+        there.add(row["content"])
         keys.update(text_key(row["content"], caption["text"]) for caption in row["captions"] or ())
-    return keys
+    notes = store.scan(NOTES, ["content", "text"], where)
+    return keys | {text_key(note["content"], note["text"]) for note in notes if note["content"] in there}
 
 
 def corrected(store: LanceStore) -> list[Row]:

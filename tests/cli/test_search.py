@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from fake_describer import FakeDescriber
 from fake_embedder import FakeEmbedder, draw, draw_many
 from typer.testing import CliRunner
 
@@ -99,7 +100,7 @@ def test_people_see_a_table_and_paths_from_here(run: Run, pictures: Path) -> Non
     told = run("index", "pictures")
     assert "9 added" in told
     assert "broken.png" in told
-    rows = run("search", "red and blue", "-k", "2").splitlines()
+    rows = run("search", "red blue", "-k", "2").splitlines()
     assert len([row for row in rows if "█" in row]) == 2
     assert "pictures/two.png" in rows[0]
 
@@ -188,10 +189,63 @@ def test_a_query_picture_that_is_none(run: Run, pictures: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("red", "--image", "a.png"), ("red", "--for", "captions"), (" ",), ("red", "-k", "0"), ("a", "b")]
+    "arguments",
+    [(), ("red", "--similar", "a.png"), ("red", "--for", "captions"), (" ",), ("red", "-k", "0"), ("a", "b")],
 )
 def test_usage(run: Run, arguments: tuple[str, ...]) -> None:
     run("search", *arguments, code=2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("pictures", "--verify", "--repair"), ("pictures", "--watch", "--verify"), ("p", "--caption", "x")],
+)
+def test_usage_of_index(run: Run, arguments: tuple[str, ...]) -> None:
+    run("index", *arguments, code=2)
+
+
+def test_hits_out_of_an_index(run: Run, pictures: Path, tmp_path: Path) -> None:
+    run("index", "pictures", "--exclude", "p00[0-3]*")
+    assert run("search", "red", "--all", "-k", "99", "--json")["more"] is False
+    first = run("search", "red and blue", "-k", "2", "--all", "--csv", "hits.csv", "--copy", "out", "--json")
+    assert (len(first["hits"]), first["more"]) == (2, True)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert (tmp_path / "hits.csv").read_text("utf-8-sig").splitlines()[0].startswith("rank,score,file")
+    second = run("search", "red and blue", "-k", "2", "--offset", "2", "--all", "--json")["hits"]
+    assert {hit["id"] for hit in second}.isdisjoint(hit["id"] for hit in first["hits"])
+    assert "more: --offset 2" in run("search", "red and blue", "-k", "2", "--all")
+    for like in (first["hits"][0]["id"], first["hits"][0]["file"]):
+        hits = run("search", "--similar", like, "-k", "3", "--json")["hits"]
+        assert len(hits) == 3
+        assert first["hits"][0]["id"] not in {hit["id"] for hit in hits}
+    with pytest.raises(DataError, match="neither a file nor the id"):
+        run("search", "--similar", "nothing")
+    assert run("search", "red", "--folder", "nowhere", "--all", "--json")["hits"] == []
+    assert run("search", "red", "--before", "1999-12-31", "--all", "--json")["hits"] == []
+    assert "no duplicates" in run("duplicates") or run("duplicates", "--json")["groups"]
+
+
+def test_captions_made_and_found_by_their_words(run: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = tuwen.pipelines.load
+    fakes = {"captioning": FakeDescriber()}
+    monkeypatch.setattr(tuwen.pipelines, "load", lambda name, device=None: fakes.get(name) or load(name, device))
+    assert run("index", "pictures", "--caption", "en", "--json")["captioned"] == 9
+    hits = run("search", "red", "--by", "words", "-k", "1", "--json")["hits"]
+    assert (len(hits), hits[0]["caption"]) == (1, "a red thing")
+    assert run("index", "pictures", "--caption", "en", "--json")["captioned"] == 0
+
+
+def test_care_of_an_index(run: Run, pictures: Path, tmp_path: Path) -> None:
+    run("index", "pictures")
+    assert "9 pictures, sound" in run("index", "--verify")
+    for path in (tmp_path / "tuwen.db").glob("vectors_*.lance/data/*.lance"):
+        path.write_bytes(b"")
+    told = run("index", "--verify", "--json", code=1)
+    assert [problem["table"] for problem in told["problems"]] == ["vectors"]
+    with pytest.raises(StoreError, match="--repair mends it"):
+        run("search", "red")
+    assert "1 problems mended, 9 pictures embedded anew" in run("index", "--repair")
+    assert "sound" in run("index", "--verify")
 
 
 def test_a_search_imports_neither_torch_nor_transformers(run: Run, pictures: Path, tmp_path: Path) -> None:

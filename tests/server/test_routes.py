@@ -146,6 +146,26 @@ def test_a_model_of_another_task_is_refused(client: Client, shown: World) -> Non
     assert "'captioning' is a captioning model" in answer.json()["error"]
 
 
+def test_an_index_whose_model_is_gone_is_told_and_what_needs_no_model_goes_on(client: Client, shown: World) -> None:
+    del shown.models["colours"]
+    c = client()
+    answer = c.get("/api/search", params={"q": "red"})
+    assert answer.status_code == 503
+    assert "its model 'colours'" in answer.json()["error"]
+    assert c.get(f"/api/similar/{shown.id(0)}").status_code == 200
+
+
+def test_a_model_that_refuses_a_request_says_why(client: Client, shown: World) -> None:
+    from tuwen.errors import ModelError
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ModelError("draws: n is 99: give at most 64")
+
+    shown.models["text-to-image"].draw = refuse
+    answer = client().post("/api/draw", json={"prompt": "a circle"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "draws: n is 99: give at most 64")
+
+
 def test_a_language_that_the_model_does_not_speak(client: Client, shown: World) -> None:
     shown.models["captioning"].languages = ["en"]
     answer = client().post("/api/caption", data={"id": shown.id(0), "lang": "zh"})

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from tuwen import __version__, pipelines
-from tuwen.errors import ModelError, StoreError, TuwenError
+from tuwen.errors import StoreError, TuwenError
 from tuwen.server import reference, routes
 from tuwen.server.albums import Shelf
 from tuwen.server.desk import Desk
@@ -124,7 +124,7 @@ def _tell_errors(app: FastAPI) -> None:
 def _status(error: Exception) -> int:
     if isinstance(error, Refused):
         return error.status
-    return 503 if isinstance(error, StoreError | ModelError) else 422
+    return 503 if isinstance(error, StoreError) else 422  # a model that is not there is told as Busy by `Shared`
 
 
 def _answer(request: Request, status: int, text: str, headers: Any = None) -> Response:

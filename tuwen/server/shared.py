@@ -97,7 +97,7 @@ class Shared:
         """The index and its own model, never another; opened again when the index was made anew.
 
         Raises:
-            StoreError, ModelError: there is no index, or its model cannot be had.
+            StoreError, Busy: there is no index, or its model cannot be had.
         """
         with self._locked("search"):
             stamp = _stamp(self.db / "index.json")
@@ -177,7 +177,7 @@ class Shared:
         try:
             pipeline = pipelines.as_embedder(self.load(store.model.name))
         except ModelError as error:
-            raise ModelError(f"{self.db}: its model {store.model} cannot be loaded: {error}") from None
+            raise Busy(f"{self.db}: its model {store.model} cannot be loaded: {error}") from None
         check_model(self.db, describe(pipeline, store.model.name))
         return Together(pipeline, self.limits, self.decoding)
 

@@ -11,6 +11,7 @@ pytest.importorskip("playwright.sync_api", reason="no playwright here: pip insta
 
 from browsing_person import Meet
 from playwright.sync_api import expect
+from serve_with_stand_ins import MISSING
 
 PAGE = Path(__file__).parents[3] / "tuwen" / "server" / "page"
 NAMELESS = """() => {
@@ -141,3 +142,8 @@ def test_no_script_of_the_page_may_come_from_elsewhere(someone: Meet) -> None:
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|dangerously", text
         ), path
         assert not own or not re.search(r"https?://(?!www\.w3\.org)", text), path
+
+
+def test_every_model_of_the_page_is_a_real_one() -> None:
+    if MISSING:
+        pytest.skip(f"stand-ins were tested with: {' and '.join(MISSING)} is not shipped yet")

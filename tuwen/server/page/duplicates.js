@@ -25,9 +25,9 @@ export function Duplicates() {
 
 function Same({ hit, group, largest }) {
   const { t } = useApp();
-  return html`<div class="same" role="listitem" style=${{ "--r": Math.min(2.6, Math.max(0.55, hit.width && hit.height ? hit.width / hit.height : 1)) }}>
-    <${Tile} hit=${hit} hits=${group} />
+  return html`<li class="same" style=${{ "--r": Math.min(2.6, Math.max(0.55, hit.width && hit.height ? hit.width / hit.height : 1)) }}>
+    <${Tile} as="div" hit=${hit} hits=${group} />
     <p class="pixels"><span>${hit.width} × ${hit.height}</span>${largest && html`<b>${t("dup_largest")}</b>`}</p>
     <p class="path" title=${hit.file}><bdi>${hit.file}</bdi></p>
-  </div>`;
+  </li>`;
 }

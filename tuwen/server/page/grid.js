@@ -13,7 +13,7 @@ const side = (r) => (Math.max(r, 1) * (innerWidth < 720 ? 130 : 240) * devicePix
 
 const ratio = ({ width, height }) => Math.min(WIDE, Math.max(NARROW, width && height ? width / height : 1));
 
-export function Tile({ hit, hits, told }) {
+export function Tile({ hit, hits, told, as = "li" }) {
   const { t, selection, shown } = useApp();
   const file = name(hit.file);
   const chosen = selection.has(hit);
@@ -23,7 +23,7 @@ export function Tile({ hit, hits, told }) {
     else above("picture", hit.id);
   });
   const pick = (event) => (event.shiftKey ? selection.range(hits, hit) : selection.toggle(hit));
-  return html`<li class=${`tile${chosen ? " chosen" : ""}`} style=${{ "--r": ratio(hit).toFixed(4) }}>
+  return html`<${as} class=${`tile${chosen ? " chosen" : ""}`} style=${{ "--r": ratio(hit).toFixed(4) }}>
     <a href=${address({ ...here(), picture: hit.id })} class="open" onClick=${open} data-id=${hit.id}
       aria-label=${t("open_picture", { name: hit.caption ? `${hit.caption} (${file})` : file })}>
       <img src=${thumbnail(hit, side(ratio(hit)))} alt="" loading="lazy" decoding="async" draggable="false"
@@ -36,7 +36,7 @@ export function Tile({ hit, hits, told }) {
     <button type="button" class="pick" role="checkbox" aria-checked=${chosen} aria-label=${t("select", { name: file })} onClick=${pick} tabindex="-1">
       <${Icon} name="check" size="16" />
     </button>
-  </li>`;
+  </${as}>`;
 }
 
 export function Grid({ hits, stale, told, label }) {
