@@ -13,7 +13,7 @@ import tiny_clips
 import torch
 from PIL import Image
 from tiny_answerers import TEXTS, make_run
-from tiny_detectors import FAMILIES, LABELS, MEAN, QUERIES, SIDE, STD, WIDTH, make
+from tiny_detectors import FAMILIES, LABELS, MEAN, QUERIES, SIDE, SIZES, STD, WIDTH, make
 
 from tuwen import dataset as datasets
 from tuwen import detecting, pipelines
@@ -69,33 +69,36 @@ def test_regions_are_those_of_the_plain_forward_pass(tmp_path: Path, family: str
     model = make(family, tmp_path / "model")
     detector = Detector(f"hf:{tmp_path / 'model'}", "cpu")
     assert detector.name == f"hf:{tmp_path / 'model'}"
+    width, height = SIZES.get(family, (48, SIDE))
+    alone = family in ("conditional_detr", "rt_detr")  # no class says that nothing is there
     compared = 0
     for seed in range(3):
-        picture = draw(seed)  # of the side that the detector sees: nothing is resized
+        picture = draw(seed, width, height)  # of the size that the detector sees: nothing is resized
         x = (np.asarray(picture, np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
         with torch.inference_mode():
             out = model(pixel_values=torch.from_numpy(x.transpose(2, 0, 1).copy())[None])
-        assert out.logits.shape[2] == (LABELS if family == "conditional_detr" else LABELS + 1)
+        assert out.logits.shape[2] == (LABELS if alone else LABELS + 1)
         sure, boxes = [], []
         for query in range(QUERIES):
             row = [float(value) for value in out.logits[0, query]]
-            if family == "conditional_detr":
+            if alone:
                 sure.append(max(1 / (1 + np.exp(-value)) for value in row))
             else:
                 sure.append(max(np.exp(value) for value in row[:-1]) / sum(np.exp(value) for value in row))
             x0, y0, wide, high = (float(value) for value in out.pred_boxes[0, query])
-            ends = ((x0 - wide / 2) * 48, (y0 - high / 2) * 32, (x0 + wide / 2) * 48, (y0 + high / 2) * 32)
-            boxes.append([min(max(end, 0), most) for end, most in zip(ends, (48, 32, 48, 32), strict=True)])
+            whole = (width, height, width, height)
+            ends = (x0 - wide / 2, y0 - high / 2, x0 + wide / 2, y0 + high / 2)
+            boxes.append([min(max(end, 0), 1) * most for end, most in zip(ends, whole, strict=True)])
         order = sorted(range(QUERIES), key=lambda query: -sure[query])[:4]
         found = detector.detect(picture, 4)
         states = out.last_hidden_state[0, -QUERIES:].numpy()
         np.testing.assert_allclose(found.boxes, [boxes[query] for query in order], atol=1e-3)
         np.testing.assert_allclose(found.features, states[order], atol=1e-4)
-        assert (found.size, found.features.dtype, found.features.shape) == ((48, 32), np.float32, (4, WIDTH))
+        assert (found.size, found.features.dtype, found.features.shape) == ((width, height), np.float32, (4, WIDTH))
         assert len({round(float(value), 3) for value in found.features[:, 0]}) > 1  # it tells its boxes apart
         compared += 4
     assert compared == 12
-    assert len(detector.detect(draw(0), 100).boxes) == QUERIES
+    assert len(detector.detect(draw(0, width, height), 100).boxes) == QUERIES
 
 
 def test_a_data_set_gets_regions(tmp_path: Path, data: Path) -> None:

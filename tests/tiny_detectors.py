@@ -1,4 +1,4 @@
-"""Tiny random detectors, laid out as their makers' repositories are: DETR, Conditional DETR and YOLOS."""
+"""Tiny random detectors, laid out as their makers' repositories are: DETR, Conditional DETR, RT-DETR and YOLOS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tiny_clips import MEAN, STD, write_json
 
 SIDE, QUERIES, LABELS, WIDTH = 32, 10, 5, 16
 ATTENTION = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
-FAMILIES = ("detr", "conditional_detr", "yolos")
+FAMILIES = ("detr", "conditional_detr", "rt_detr", "yolos")
+SIZES = {"rt_detr": (96, 64)}  # a picture of this width and height is not resized; of the others (48, 32)
 
 
 def make(family: str, folder: Path, seed: int = 0) -> Any:
@@ -23,6 +24,8 @@ def make(family: str, folder: Path, seed: int = 0) -> Any:
         config = transformers.YolosConfig(**eyes, **sight, num_labels=LABELS)
         model: Any = transformers.YolosForObjectDetection(config)
         kind = "Yolos"
+    elif family == "rt_detr":
+        model, kind = _rt_detr(), "RTDetr"
     else:
         backbone = transformers.ResNetConfig(
             embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
@@ -36,6 +39,20 @@ def make(family: str, folder: Path, seed: int = 0) -> Any:
             if value.ndim > 1 and "norm" not in name:
                 value.normal_(0, 0.3)
     model.eval().save_pretrained(folder)
-    size = {"size": {"shortest_edge": SIDE, "longest_edge": 4 * SIDE}, "image_mean": MEAN, "image_std": STD}
-    write_json(folder / "preprocessor_config.json", {"image_processor_type": f"{kind}ImageProcessor", **size})
+    size = {"shortest_edge": SIDE, "longest_edge": 4 * SIDE}
+    if family in SIZES:
+        size = dict(zip(("width", "height"), SIZES[family], strict=True))
+    sight = {"size": size, "image_mean": MEAN, "image_std": STD, "do_normalize": True}
+    write_json(folder / "preprocessor_config.json", {"image_processor_type": f"{kind}ImageProcessor", **sight})
     return model
+
+
+def _rt_detr() -> Any:
+    """On its own backbone, which needs no timm."""
+    widths = {"hidden_sizes": [8, 12, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic", "embedding_size": 8}
+    backbone = transformers.RTDetrResNetConfig(**widths, out_features=["stage2", "stage3", "stage4"])
+    encoder = {"encoder_hidden_dim": WIDTH, "encoder_in_channels": [12, 16, 16], "encoder_ffn_dim": WIDTH}
+    decoder = {"d_model": WIDTH, "decoder_in_channels": [WIDTH] * 3, "decoder_ffn_dim": WIDTH, "decoder_n_points": 2}
+    rest = {"num_queries": QUERIES, "num_labels": LABELS, "num_denoising": 0, "hidden_expansion": 0.5}
+    config = transformers.RTDetrConfig(backbone_config=backbone, **ATTENTION, **encoder, **decoder, **rest)
+    return transformers.RTDetrForObjectDetection(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,16 +248,18 @@ class Vqa:
         from tuwen.tasks.regions import open_regions
 
         name: str = self.config["tower"]["name"]
+        pictures = [part.pictures[row] for row in rows]  # of the others nothing need be there
+        part = replace(part, pictures=pictures, rows=[part.rows[row] for row in rows])
         source: Any
         if name.startswith(PRECOMPUTED):
             matrix, numbers = part.features(name.removeprefix(PRECOMPUTED))
             source = Cached([matrix[numbers]])
         else:
             source = open_regions(part, self.config["model"]["image"]["regions"])
-        for start in range(0, len(rows), batch):
-            own = rows[start : start + batch]
+        for start in range(0, len(part), batch):
+            own = np.arange(start, min(start + batch, len(part)))
             seen = {"pictures": source.gather(own, None)} if isinstance(source, Cached) else source.read(own)
-            yield list(range(start, start + len(own))), [part.path(part.pictures[row]) for row in own], seen
+            yield own.tolist(), [part.path(picture) for picture in pictures[start : start + batch]], seen
 
     def _answer(
         self, blocks: Iterable[Block], groups: list[list[int]], questions: Sequence[str], k: int, attend: bool
