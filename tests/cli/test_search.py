@@ -197,8 +197,7 @@ def test_usage(run: Run, arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [(), ("pictures", "--verify", "--repair"), ("pictures", "--watch", "--verify"), ("p", "--caption", "x")],
+    "arguments", [(), ("pictures", "--verify", "--repair"), ("pictures", "--watch", "--verify"), ("p", "--caption", "")]
 )
 def test_usage_of_index(run: Run, arguments: tuple[str, ...]) -> None:
     run("index", *arguments, code=2)
