@@ -22,7 +22,7 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
     lines = [
         f"# {config['name']}",
         "",
-        f"A Tuwen {config['task']} model for {WORDS[config['task']]} in {', '.join(config['languages'])}.",
+        f"A Tuwen {config['task']} model for {WORDS.get(config['task'], 'captions')} in {', '.join(config['languages'])}.",
         "",
         "| | |",
         "|---|---|",
