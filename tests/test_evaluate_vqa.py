@@ -201,7 +201,7 @@ def test_options_of_other_tasks_are_refused(world: Dataset) -> None:
         evaluate.score(Says({}), world, "test", baseline=Says({}))
     with pytest.raises(DataError, match="held nothing out, for it is no run"):
         evaluate.score(Says({}), world, "held-out")
-    assert set(evaluate.SCORERS) == set(evaluate.SHOWN) == set(evaluate.COUNTED)
+    assert set(evaluate.SCORERS) == set(evaluate.SHOWN) > set(evaluate.COUNTED)
 
 
 @pytest.fixture(scope="module")
@@ -223,9 +223,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pictures))
     (data / "dataset.json").write_text(json.dumps({"format": 1, "name": "toy", "features": {"toy": "toy.npy"}}))
     ask(data)
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     for name, blind in (("run", False), ("blind", True)):
         train.run(recipe(blind=blind), data, folder / name)
+    torch.set_num_threads(before)
     return data, folder / "run", folder / "blind"
 
 

@@ -177,7 +177,8 @@ def test_killed_in_the_middle_of_a_save_it_resumes(make_toy: Make, tmp_path: Pat
     made, data = recipe(train__evaluate_every=2, train__epochs=2), make_toy()
     (tmp_path / "r.yaml").write_text(train.dump_recipe(made))
     command = [sys.executable, "-c", KILLED, str(tmp_path / "r.yaml"), str(data), str(tmp_path / "cut"), str(fatal)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums are equal to the bit for as many threads alone
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | threads)
     assert done.returncode == -signal.SIGKILL, done.stderr
     train.fit(made, data, tmp_path / "cut", resume=True)
     train.fit(made, data, tmp_path / "whole")

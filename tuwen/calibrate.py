@@ -45,7 +45,7 @@ COMMON = 0.3  # a word in the captions of more pictures than this share says not
 SENTENCES = 800  # captions that are queries
 TOP = 3
 PROBED = 400  # pictures of another kind
-BANKED, NEAREST = 400, 4  # everyday pictures, and as many of them as a query is held against
+BANKED, NEAREST = 200, 2  # everyday pictures, and as many of them as a query is held against
 SLOPES, SHARES = np.linspace(0, 0.2, 11), np.linspace(0, 1, 11)
 
 Floats = NDArray[np.float64]
@@ -205,7 +205,8 @@ def calibrate(
     shown, probed = _look(pipeline, probes) if probes else ([], vectors[:0])
     chosen, words = {}, {}
     for lang in pipeline.languages:
-        counts = _count_words(caption.text for p in data.pictures if p.split == "train" for caption in p.human(lang))
+        heard = _count_words(caption.text for p in data.pictures if p.split == "train" for caption in p.human(lang))
+        counts = Counter({word: count for word, count in heard.items() if count > 1})  # once is as good as never
         captions = [[caption.text for caption in picture.human(lang)] for picture in pictures]
         if sum(map(len, captions)) < SENTENCES // 10:
             continue
