@@ -18,11 +18,12 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
     config = checkpoint.read_config(folder)
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     weights = folder / checkpoint.WEIGHTS
+    about = WORDS.get(config["task"], "captions")
     splits = ", ".join(f"{name} {count}" for name, count in dataset.splits().items())
     lines = [
         f"# {config['name']}",
         "",
-        f"A Tuwen {config['task']} model for {WORDS.get(config['task'], 'captions')} in {', '.join(config['languages'])}.",
+        f"A Tuwen {config['task']} model for {about} in {', '.join(config['languages'])}.",
         "",
         "| | |",
         "|---|---|",
