@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tuwen.errors import ModelError
 from tuwen.images import View
-from tuwen.pipelines.pictures import Failed, Source
+from tuwen.pipelines.pictures import BATCH, Failed, Source
 
 BEST = 3  # answers a question, by default
 
@@ -73,10 +73,17 @@ class Answerer(Protocol):
         k: int = BEST,
         *,
         attend: bool = True,
-        batch: int = ...,
+        batch: int = BATCH,
         failed: Failed | None = None,
     ) -> list[Answer]:
-        """Answers in the order of the questions. PictureError; ModelError for a request that makes no sense."""
+        """The best `k` answers to each question about its picture, in the order of the questions.
+
+        Raises:
+            PictureError: a picture can't be read; with `failed` it is noted there instead, its questions left out.
+            ModelError: lists of different lengths, an empty question, or a model that sees no pictures.
+        """
+        found = dict(self.answer_each(pictures, questions, k, attend=attend, batch=batch, failed=failed))
+        return [found[place] for place in sorted(found)]
 
     def answer_each(
         self,
@@ -85,7 +92,7 @@ class Answerer(Protocol):
         k: int = BEST,
         *,
         attend: bool = True,
-        batch: int = ...,
+        batch: int = BATCH,
         failed: Failed | None = None,
     ) -> Iterator[tuple[int, Answer]]:
         """As `answer`, as they come, picture by picture: each with its question's place, from 0."""

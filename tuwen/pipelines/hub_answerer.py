@@ -15,7 +15,7 @@ import numpy as np
 from tuwen.errors import ModelError, PictureError
 from tuwen.files import sha256_text
 from tuwen.images import View
-from tuwen.pipelines.answerer import BEST, Answer, Gaze, Scored, check_asked, group_pictures
+from tuwen.pipelines.answerer import BEST, Answer, Answerer, Gaze, Scored, check_asked, group_pictures
 from tuwen.pipelines.fetch import architectures, find_folder, weight_files
 from tuwen.pipelines.hub import CHINESE, PREPARATION, VOCABULARIES, makers_sight, weights_sha256
 from tuwen.pipelines.pictures import BATCH, Failed, Source, name_of, note_failed, open_whole, read_ahead
@@ -50,7 +50,7 @@ def is_answerer(source: str) -> bool:
     return bool(architectures(source) & {VILT, BLIP})
 
 
-class HubAnswerer:
+class HubAnswerer(Answerer):
     """A model that answers questions, built by transformers, in float32; it sees pictures as its makers prepare them.
 
     Pictures are looked at one by one and questions of one length asked together, so that nothing is padded: an answer
@@ -96,25 +96,6 @@ class HubAnswerer:
         self.sha256 = [weights_sha256(path) for path in weights]
         sight = (self.folder / PREPARATION).read_text(encoding="utf-8")
         self.fingerprint = sha256_text(f"{self.sha256} {sight} {self.kind}")[:16]
-
-    def answer(
-        self,
-        pictures: Sequence[Source],
-        questions: Sequence[str],
-        k: int = BEST,
-        *,
-        attend: bool = True,
-        batch: int = BATCH,
-        failed: Failed | None = None,
-    ) -> list[Answer]:
-        """The best `k` answers to each question about its picture, in the order of the questions.
-
-        Raises:
-            PictureError: a picture can't be read; with `failed` it is noted there instead, its questions left out.
-            ModelError: lists of different lengths, or an empty question.
-        """
-        found = dict(self.answer_each(pictures, questions, k, attend=attend, batch=batch, failed=failed))
-        return [found[place] for place in sorted(found)]
 
     def answer_each(
         self,

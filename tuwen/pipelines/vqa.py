@@ -16,7 +16,7 @@ from tuwen import checkpoint, images
 from tuwen.errors import ModelError, PictureError
 from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
-from tuwen.pipelines.answerer import BEST, Answer, Gaze, Scored, check_asked, group_pictures
+from tuwen.pipelines.answerer import BEST, Answer, Answerer, Gaze, Scored, check_asked, group_pictures
 from tuwen.pipelines.pictures import BATCH, Failed, Source, name_of, note_failed, numbered, open_whole, read_ahead
 from tuwen.pipelines.retrieval import read_model
 from tuwen.records import guess_language
@@ -37,7 +37,7 @@ Seen = dict[str, "Tensor"]  # `pictures` (P, N, D), and of region files `mask` (
 Block = tuple[list[int], list[Source], Seen]  # places of pictures, the pictures, what the model is given of them
 
 
-class Vqa:
+class Vqa(Answerer):
     """A trained model of visual question answering."""
 
     task = "vqa"
@@ -66,25 +66,6 @@ class Vqa:
         """Take over a temperature and a threshold, as `config.json` has them under `calibration`."""
         self.temperature: float = found.get("temperature", 1.0)
         self.threshold: float = found.get("threshold", 0.0)
-
-    def answer(
-        self,
-        pictures: Sequence[Source],
-        questions: Sequence[str],
-        k: int = BEST,
-        *,
-        attend: bool = True,
-        batch: int = BATCH,
-        failed: Failed | None = None,
-    ) -> list[Answer]:
-        """The best `k` answers to each question about its picture, in the order of the questions.
-
-        Raises:
-            PictureError: a picture can't be read; with `failed` it is noted there instead, its questions left out.
-            ModelError: lists of different lengths, an empty question, or a model that sees no pictures.
-        """
-        found = dict(self.answer_each(pictures, questions, k, attend=attend, batch=batch, failed=failed))
-        return [found[place] for place in sorted(found)]
 
     def answer_each(
         self,
