@@ -134,6 +134,8 @@ WRONG = {
     "nothing": ([], 2, "give a picture and a question"),
     "the wrong way round": (["what is it?", "pics/b.png"], 2, "the question comes last, and pics/b.png is a file"),
     "an empty question": (["pics/b.png", " "], 2, "the question is empty"),
+    "no word at all": (["pics/b.png", ""], 2, "the question is empty"),
+    "a question longer than a file's name": (["none.png", "what? " * 100], 1, "error: none.png: there is no such file"),
     "both": (["pics/b.png", "what?", "--questions", "q.jsonl"], 2, "or --questions F.jsonl"),
     "a missing picture": (["none.png", "what?"], 1, "error: none.png: there is no such file"),
     "an empty folder": (["empty", "what?"], 1, "empty: no picture in this folder"),

@@ -91,11 +91,18 @@ def _rows(asked: list[str], questions: Path | None) -> list[Row]:
     if len(asked) < 2:
         raise typer.BadParameter('give a picture and a question: tuwen ask photo.jpg "what is it?"')
     *pictures, question = asked
-    if Path(question).exists():
-        raise typer.BadParameter(f'the question comes last, and {question} is a file: tuwen ask {question} "..."')
     if not question.strip():
         raise typer.BadParameter("the question is empty")
+    if _is_path(question):
+        raise typer.BadParameter(f'the question comes last, and {question} is a file: tuwen ask {question} "..."')
     return [Row(str(path), path, question) for path in find_pictures(map(Path, pictures))]
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # a question may be longer than any file's name
+        return False
 
 
 def _strange(pipeline: Answerer, rows: list[Row]) -> list[str]:
