@@ -10,7 +10,7 @@ import tuwen
 ROOT = Path(tuwen.__file__).parent
 LEVELS = [
     {"records", "config", "errors", "files", "progress"},
-    {"text", "layers", "losses", "metrics", "decode", "distributed"},
+    {"text", "layers", "losses", "metrics", "decode", "distributed", "muon"},
     {
         "importers",
         "dataset",

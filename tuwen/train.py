@@ -28,6 +28,7 @@ from tuwen import dataset as datasets
 from tuwen.config import Recipe, TrainConfig, dump_recipe, parse_recipe
 from tuwen.errors import ConfigError, DataError, ModelError
 from tuwen.files import write_atomic
+from tuwen.muon import Muon, hidden_matrices
 from tuwen.progress import bar
 from tuwen.tasks import Task, start_task
 
@@ -415,18 +416,22 @@ def _average(model: nn.Module, decay: float) -> AveragedModel | None:
 
 
 def _optimiser(task: Task, train: TrainConfig) -> tuple[list[float], torch.optim.Optimizer]:
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax, "muon": Muon
+    }  # fmt: skip
+    matrices = {id(p) for p in hidden_matrices(task.model)} if train.optimiser == "muon" else set()
     factors, groups = [], []
     for factor, params in task.groups():
         wanted = [p for p in params if p.requires_grad]
         # Scales, biases and norms are not decayed.
-        for decay, part in (
-            (train.weight_decay, [p for p in wanted if p.ndim > 1]),
-            (0.0, [p for p in wanted if p.ndim < 2]),
+        for options, part in (
+            ({"weight_decay": train.weight_decay, "hidden": True}, [p for p in wanted if id(p) in matrices]),
+            ({"weight_decay": train.weight_decay}, [p for p in wanted if p.ndim > 1 and id(p) not in matrices]),
+            ({"weight_decay": 0.0}, [p for p in wanted if p.ndim < 2]),
         ):
             if part:
                 factors.append(factor)
-                groups.append({"params": part, "weight_decay": decay})
+                groups.append({"params": part, **options})
     return factors, kinds[train.optimiser](groups, lr=train.lr, betas=train.betas)
 
 

@@ -60,7 +60,7 @@ class TrainConfig(Part):
 
     epochs: float = Field(10, ge=0)  # 0: nothing is learned; what a task takes from the data is still filled in
     batch_size: int = Field(128, ge=1)
-    optimiser: Literal["adam", "adamw", "adamax"] = "adam"
+    optimiser: Literal["adam", "adamw", "adamax", "muon"] = "adam"
     lr: float = Field(2e-4, gt=0)
     tower_lr: float = Field(0.1, ge=0)  # factor on lr for a fine-tuned tower
     pretrained_lr: float = Field(1.0, ge=0)  # for the layers of a text model that was loaded
