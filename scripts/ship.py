@@ -1,6 +1,7 @@
 """Put a finished run into the package as fp16: `python scripts/ship.py RUN NAME --data DATA`.
 
-The card's scores are those of the halved weights, through the pipeline that a user gets.
+The card's scores are those of the weights as shipped, through the pipeline that a user gets. `--bytes` takes one byte a
+number of a matrix instead of two: for a model of two members.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--baseline", help="a blind answering run to score beside")
+    parser.add_argument("--bytes", action="store_true", help="matrices as int8 with a scale a row")
     args = parser.parse_args()
     config = checkpoint.read_config(args.run)
     out = checkpoint.SHIPPED / args.name
     out.mkdir(parents=True, exist_ok=True)
     tensors = checkpoint.read_tensors(args.run / checkpoint.WEIGHTS)
-    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    checkpoint.write_tensors(out / checkpoint.WEIGHTS, halves)
+    small = checkpoint.pack(tensors) if args.bytes else checkpoint.halve(tensors)
+    checkpoint.write_tensors(out / checkpoint.WEIGHTS, small)
     checkpoint.write_config(out, {key: value for key, value in config.items() if key != "format"} | {"name": args.name})
     for name in ("tokenizer.json", "tokenizer_config.json", "recipe.yaml", "provenance.json"):
         shutil.copyfile(args.run / name, out / name)

@@ -95,3 +95,35 @@ def test_a_save_of_last_replaces_the_one_before(tmp_path: Path) -> None:
     assert state["step"] == 2
     assert tensors["w"].tolist() == [2, 2]
     assert len(list((tmp_path / "last").iterdir())) == 2
+
+
+def test_packed_matrices_come_back_within_half_a_step(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    full = {
+        "matrix": torch.randn(7, 33) * torch.logspace(-4, 3, 7)[:, None],
+        "kernel": torch.randn(5, 3, 3, 3),
+        "zeros": torch.zeros(2, 4),
+        "bias": torch.randn(9),
+        "count": torch.tensor([3, 4]),
+    }
+    packed = checkpoint.pack(full)
+    assert {name for name, tensor in packed.items() if tensor.dtype == torch.int8} == {"matrix", "kernel", "zeros"}
+    checkpoint.write_tensors(tmp_path / "m.safetensors", packed)
+    read = checkpoint.read_tensors(tmp_path / "m.safetensors")
+    assert read.keys() == full.keys()
+    assert torch.equal(read["zeros"], full["zeros"])
+    assert torch.equal(read["count"], full["count"])
+    torch.testing.assert_close(read["bias"].float(), full["bias"], rtol=1e-3, atol=1e-3)
+    for name in ("matrix", "kernel"):
+        rows = full[name].flatten(1)
+        largest = rows.abs().amax(1, keepdim=True)
+        # Half a step, and what rounding the scale to fp16 adds; scales below its normal range are coarser.
+        away = (read[name].flatten(1) - rows).abs()
+        assert (away <= largest * (0.5 / 127 + 2e-3) + 1e-5).all(), name
+        assert away.max() > 0
+
+
+def test_bytes_without_a_scale_stay_bytes() -> None:
+    tensors = {"picture": torch.ones(2, 2, dtype=torch.int8), "x.scale": torch.ones(2)}
+    assert checkpoint.unpack(tensors).keys() == tensors.keys()
+    assert checkpoint.unpack(tensors)["picture"].dtype == torch.int8

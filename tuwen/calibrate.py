@@ -45,7 +45,7 @@ COMMON = 0.3  # a word in the captions of more pictures than this share says not
 SENTENCES = 800  # captions that are queries
 TOP = 3
 PROBED = 400  # pictures of another kind
-BANKED, NEAREST = 200, 2  # everyday pictures, and as many of them as a query is held against
+BANKED, NEAREST = 120, 1  # everyday pictures, and as many of them as a query is held against
 SLOPES, SHARES = np.linspace(0, 0.2, 11), np.linspace(0, 1, 11)
 
 Floats = NDArray[np.float64]

@@ -82,6 +82,39 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     write_atomic(path, save(plain))
 
 
+def halve(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Numbers in fp16."""
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def pack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Half the size of fp16: matrices as bytes with one scale a row (`NAME` int8, `NAME.scale` fp16), the rest in fp16.
+
+    The scale is the row's largest number over 127, so no number moves by more than 1/254 of it.
+    """
+    import torch
+
+    packed = halve(tensors)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.ndim > 1:
+            largest = tensor.float().flatten(1).abs().amax(1).clamp(min=1e-5)  # 1e-5 / 127: above 0 in fp16
+            scale = (largest / 127).half().view(-1, *[1] * (tensor.ndim - 1))
+            packed[name] = (tensor / scale.float()).round().clamp(-127, 127).to(torch.int8)
+            packed[f"{name}.scale"] = scale
+    return packed
+
+
+def unpack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What `pack` made, as fp32 matrices; other tensors as they are."""
+    import torch
+
+    packed = [name for name, tensor in tensors.items() if tensor.dtype == torch.int8 and f"{name}.scale" in tensors]
+    out = dict(tensors)
+    for name in packed:
+        out[name] = tensors[name].float() * out.pop(f"{name}.scale").float()
+    return out
+
+
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Named tensors of a safetensors file, or of a `.pth` by `weights_only=True`; a pickle could run code: refused.
 
@@ -98,7 +131,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{path}: weights are read from .safetensors or .pth; convert the file")
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
+            return unpack(load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
         why = "a pickle, or another format" if _is_pickle(path) else f"truncated or broken ({_line(error)})"

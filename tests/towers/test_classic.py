@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tuwen.errors import ModelError
+from tuwen.errors import ConfigError, ModelError
 from tuwen.images import View
 from tuwen.towers import build_tower
 from tuwen.towers.hub import RESNETS, from_torchvision
@@ -184,3 +184,31 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
         assert name in str(caught.value)
         assert why in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_plain_is_the_written_out_network() -> None:
+    tower = build_tower("plain", size=16, pretrained=False)
+    state = tower.body.state_dict()
+    images = pixels(16)
+
+    def conv(x: Tensor, name: str, stride: int) -> Tensor:
+        return F.conv2d(x, state[f"layers.{name}.weight"], state[f"layers.{name}.bias"], stride, 1)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.relu(F.group_norm(x, 8, state[f"layers.{name}.weight"], state[f"layers.{name}.bias"]))
+
+    x = (images.permute(0, 3, 1, 2) - 127.5) / 63.75
+    for layer in range(7):
+        if layer in (0, 2, 4):
+            x = conv(x, str(layer), 2)
+        else:
+            y = conv(norm(x, f"{layer}.layers.0"), f"{layer}.layers.2", 1)
+            x = x + conv(norm(y, f"{layer}.layers.3"), f"{layer}.layers.5", 1)
+    x = norm(x, "7")
+    assert x.shape == (2, 128, 2, 2)
+    assert torch.allclose(tower(images), x.flatten(2).transpose(1, 2), atol=1e-5)
+
+
+def test_plain_has_no_weights_of_others() -> None:
+    with pytest.raises(ConfigError, match=r"pretrained=false"):
+        build_tower("plain")

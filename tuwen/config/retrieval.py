@@ -66,6 +66,13 @@ class RetrievalConfig(Part):
     scale: float = Field(14.3, gt=0)  # first logit scale, 1 / temperature
     max_scale: float = Field(100.0, gt=0)
     hubs: HubsConfig = HubsConfig()
+    members: int = Field(1, ge=1)  # dual encoders of other seeds, whose vectors stand side by side in one index
+
+    @model_validator(mode="after")
+    def _members_share(self) -> RetrievalConfig:
+        if self.members > 1 and self.image.finetune:
+            raise ValueError("members share one frozen tower: model.members=1 or model.image.finetune=false")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide(self) -> RetrievalConfig:

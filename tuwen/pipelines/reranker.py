@@ -134,7 +134,7 @@ class Reranker:
         words = []
         with torch.inference_mode():
             for some, own in zip(torch.split(ids, SENTENCES), torch.split(lengths, SENTENCES), strict=True):
-                states, _ = word_states(self.base.model.sentence, some.to(self.device), own.to(self.device))
+                states, _ = word_states(self.base.model, some.to(self.device), own.to(self.device))
                 words.append(self.cross.read_words(states).half())
         return torch.cat(words), lengths.to(self.device)
 
@@ -152,4 +152,4 @@ class Reranker:
     def _regions(self, grid: Tensor) -> Tensor:
         from tuwen.models.retrieval import grid_features
 
-        return self.cross.read_regions(grid_features(self.base.model.picture, grid)).half()
+        return self.cross.read_regions(grid_features(self.base.model, grid)).half()

@@ -23,7 +23,7 @@ from tuwen.text import load_tokenizer
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from tuwen.models.retrieval import DualEncoder
+    from tuwen.models.retrieval import DualEncoder, Ensemble
 
 SENTENCES = 256  # a batch
 
@@ -47,7 +47,7 @@ class Retrieval:
         self.threshold: dict[str, float] = config.get("threshold", {})
         self.tokenizer = load_tokenizer(folder)
         self.fingerprint = checkpoint.fingerprint(folder, config)
-        self._model: DualEncoder | None = None
+        self._model: DualEncoder | Ensemble | None = None
         self._graphs: dict[str, Any] = {}
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> Vectors:
@@ -112,7 +112,7 @@ class Retrieval:
         }
 
     @property
-    def model(self) -> DualEncoder:
+    def model(self) -> DualEncoder | Ensemble:
         """The module itself, its frozen tower inside."""
         if self._model is None:
             self._model = read_model(self.folder, self.config).to(self.device)
@@ -152,7 +152,7 @@ class Retrieval:
             return None
 
 
-def read_model(folder: Path, config: dict[str, Any]) -> DualEncoder:
+def read_model(folder: Path, config: dict[str, Any]) -> DualEncoder | Ensemble:
     """The trained module of a run, in eval mode, with its tower: from the run if it was tuned, else by name and hash.
 
     Raises:
@@ -176,5 +176,5 @@ def read_model(folder: Path, config: dict[str, Any]) -> DualEncoder:
                 "install the version that the model card names"
             )
         model.tower = frozen
-    out: DualEncoder = model.eval()
+    out: DualEncoder | Ensemble = model.eval()
     return out

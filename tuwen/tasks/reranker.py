@@ -15,7 +15,7 @@ from tuwen.config import RerankerRecipe, RetrievalConfig
 from tuwen.dataset import Dataset
 from tuwen.errors import ModelError
 from tuwen.metrics.reranking import Shortlists, rerank_metrics, shortlist
-from tuwen.models.retrieval import Cross, DualEncoder, grid_features, word_states
+from tuwen.models.retrieval import Cross, DualEncoder, Ensemble, grid_features, word_states
 from tuwen.models.retrieval.sentence import drop_words
 from tuwen.tasks.pairs import Ints, PairBatches, Pairs, encode_captions, group_labels, pad, read_captions
 from tuwen.tasks.pictures import describe_tower, open_pictures, open_tower
@@ -89,8 +89,8 @@ class RerankerTask:
         ids, lengths = drop_words(batch["ids"], batch["lengths"], self.recipe.model.word_dropout, self.tokenizer.pad_id)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
             base = self.base.to(device)
-            features = grid_features(base.picture, batch["pictures"])
-            states, vectors = word_states(base.sentence, ids, lengths)
+            features = grid_features(base, batch["pictures"])
+            states, vectors = word_states(base, ids, lengths)
             similar = self.vectors[batch["rows"].cpu()].to(device) @ vectors.T  # (P, C)
         positive = losses.same_label(batch["labels"], batch["caption_labels"])
         spoken = [own.nonzero()[:, 0] for own in (~zh, zh) if own.any()]
@@ -143,7 +143,7 @@ class RerankerTask:
 
     def _features(self, pairs: Pairs, rows: Ints) -> Tensor:
         with torch.no_grad():
-            return grid_features(self.base.picture, self.base.regions(pairs.pictures.gather(rows, None)))
+            return grid_features(self.base, self.base.regions(pairs.pictures.gather(rows, None)))
 
     def _embed_pictures(self, pairs: Pairs, rows: Ints, plain: bool = False) -> Tensor:
         with torch.no_grad():
@@ -184,7 +184,7 @@ class Gallery:
         states, text = [], []
         with torch.no_grad():
             for some, length in zip(torch.split(ids, 256), torch.split(self.lengths, 256), strict=True):
-                found, vectors = word_states(task.base.sentence, some, length)
+                found, vectors = word_states(task.base, some, length)
                 states.append(found.half())
                 text.append(vectors if task.base.hubs is None else task.base.hubs.mark_sentences(vectors))
         self.states = torch.cat(states)  # (m, T, D)
@@ -221,7 +221,7 @@ class Gallery:
         return {key: float(np.mean([got[key] for got in every])) for key in every[0]} | out
 
 
-def read_base(folder: Path, config: dict[str, Any]) -> DualEncoder:
+def read_base(folder: Path, config: dict[str, Any]) -> DualEncoder | Ensemble:
     """The frozen retrieval model of a run; its tower, where that is not inside, is left to the cache of features."""
     base = RetrievalTask.rebuild(config)
     path = folder / checkpoint.WEIGHTS

@@ -14,7 +14,7 @@ from tuwen import checkpoint, losses
 from tuwen.config import RetrievalConfig, RetrievalRecipe, TextConfig
 from tuwen.dataset import Dataset
 from tuwen.distributed import gather
-from tuwen.errors import ModelError
+from tuwen.errors import ConfigError, ModelError
 from tuwen.layers import l2_normalise
 from tuwen.metrics.retrieval import retrieval_metrics
 from tuwen.models.retrieval import (
@@ -22,9 +22,11 @@ from tuwen.models.retrieval import (
     AttentivePicture,
     BertEncoder,
     DualEncoder,
+    Ensemble,
     Hubs,
     PictureEncoder,
     RecurrentEncoder,
+    members_of,
 )
 from tuwen.tasks.pairs import (
     Ints,
@@ -60,13 +62,15 @@ class RetrievalTask:
         torch.manual_seed(recipe.seed)  # a tower without weights starts from the seed too
         self.tower = open_tower(self.image)
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
-        start = checkpoint.find_run(recipe.start) if recipe.start else None
-        self.began = checkpoint.read_config(start, self.name) if start else None  # config of the run it goes on from
-        self.start = (
-            f"{self.began['name']} {checkpoint.fingerprint(start, self.began)}" if start and self.began else None
-        )
+        starts = [checkpoint.find_run(name) for name in recipe.start.split(",")] if recipe.start else []
+        began = [checkpoint.read_config(start, self.name) for start in starts]  # configs of the runs it goes on from
+        self.began = began[0] if began else None
+        names = [f"{own['name']} {checkpoint.fingerprint(run, own)}" for run, own in zip(starts, began, strict=True)]
+        self.start = ", ".join(names) or None
+        if len({tuple(path.read_bytes() for path in sorted(start.glob("tokenizer*"))) for start in starts}) > 1:
+            raise ModelError(f"{starts[-1]}: its tokeniser is not that of {starts[0]}: train them on the same captions")
         self.tokenizer = (
-            load_tokenizer(start) if start else train_tokenizer(recipe.tokenizer, caption_texts(recipe, dataset))
+            load_tokenizer(starts[0]) if starts else train_tokenizer(recipe.tokenizer, caption_texts(recipe, dataset))
         )
         self.dataset = dataset
         self.framed = recipe.model.text.kind == "bert"  # sentences stand between a start and an end word
@@ -99,23 +103,33 @@ class RetrievalTask:
         }
         torch.manual_seed(recipe.seed)
         self.model = build_model(self.built)
-        if head is not None and isinstance(self.model.picture, AttentivePicture):
-            self.model.picture.head.load_state_dict(head.state_dict())
+        members = members_of(self.model)
+        for member in members:
+            if head is not None and isinstance(member.picture, AttentivePicture):
+                member.picture.head.load_state_dict(head.state_dict())
         if self.image.finetune and self.tower is not None:
             # BatchNorm keeps the statistics that it came with; where it came with none, it has to learn them.
-            started = self.image.pretrained or self.image.weights is not None or start is not None
+            started = self.image.pretrained or self.image.weights is not None or bool(starts)
             self.model.tower = thaw(self.tower, fixed_batchnorm=started)
-        if start and self.began:
-            self._load(start, self.began)
-        elif recipe.model.text.pretrained and isinstance(self.model.sentence, BertEncoder):
+        if len(starts) == len(members):
+            for member, run, own in zip(members, starts, began, strict=True):
+                self._load(member, run, own)
+        elif len(starts) == 1 and began[0]["model"].get("members") == len(members):
+            self._load(self.model, starts[0], began[0])
+        elif starts:
+            raise ConfigError(f"start names {len(starts)} runs for {len(members)} members: one each, parted by commas")
+        elif recipe.model.text.pretrained:
             frame = (self.tokenizer.bos_id, self.tokenizer.eos_id)
-            start_bert(self.model.sentence.bert, recipe.model.text.pretrained, self.tokenizer, bilingual(train, frame))
+            pairs = bilingual(train, frame)
+            for member in members:
+                if isinstance(member.sentence, BertEncoder):
+                    start_bert(member.sentence.bert, recipe.model.text.pretrained, self.tokenizer, pairs)
         for factor, params in self.groups():
             for param in params if not factor else ():
                 param.requires_grad_(False)  # what does not move costs no backward pass
 
-    def _load(self, start: Path, began: dict[str, Any]) -> None:
-        """The weights of the run that this one goes on from; what only its losses needed is left there."""
+    def _load(self, model: nn.Module, start: Path, began: dict[str, Any]) -> None:
+        """The weights of a run that this one goes on from; what only its losses needed is left there."""
         tower = describe_tower(self.tower, self.image, self.recipe.data)
         if not tower["inside"] and tower["sha256"] != began["tower"]["sha256"]:
             raise ModelError(
@@ -124,15 +138,15 @@ class RetrievalTask:
             )
         tensors = checkpoint.read_tensors(start / checkpoint.WEIGHTS)
         kept = {name: value for name, value in tensors.items() if name.split(".")[0] not in REMADE}
-        fresh = {name: value for name, value in self.model.state_dict().items() if name.split(".")[0] in REMADE}
-        checkpoint.load_state(self.model, kept | fresh, str(start))
+        fresh = {name: value for name, value in model.state_dict().items() if name.split(".")[0] in REMADE}
+        checkpoint.load_state(model, kept | fresh, str(start))
 
     def config(self) -> dict[str, Any]:
         return {
             "task": self.name,
             "name": self.recipe.name,
             **self.built,
-            "dim": self.recipe.model.width + (EXTRA if self.built["hubs"] else 0),
+            "dim": self.recipe.model.members * self.recipe.model.width + (EXTRA if self.built["hubs"] else 0),
             "tower": describe_tower(self.tower, self.image, self.recipe.data),
             "start": self.start,
             "seed": self.recipe.seed,
@@ -151,7 +165,7 @@ class RetrievalTask:
         return parts
 
     @classmethod
-    def rebuild(cls, config: dict[str, Any]) -> DualEncoder:
+    def rebuild(cls, config: dict[str, Any]) -> DualEncoder | Ensemble:
         model = build_model(config)
         tower = config["tower"]
         if tower["inside"]:
@@ -160,15 +174,17 @@ class RetrievalTask:
 
     def groups(self) -> Iterator[tuple[float, list[nn.Parameter]]]:
         train = self.recipe.train
-        picture, sentence = self.model.picture, self.model.sentence
         tower = list(self.model.tower.parameters()) if self.model.tower is not None else []
-        if isinstance(picture, AttentivePicture):
-            tower += list(picture.head.parameters())
-        loaded, words = [], []
-        if self.recipe.model.text.pretrained and isinstance(sentence, BertEncoder):
-            loaded = list(sentence.bert.encoder.parameters())
-            words = list(sentence.bert.embeddings.parameters())
-        scale = [self.model.log_scale]
+        loaded: list[nn.Parameter] = []
+        words: list[nn.Parameter] = []
+        for member in members_of(self.model):
+            picture, sentence = member.picture, member.sentence
+            if isinstance(picture, AttentivePicture):
+                tower += picture.head.parameters()
+            if self.recipe.model.text.pretrained and isinstance(sentence, BertEncoder):
+                loaded += sentence.bert.encoder.parameters()
+                words += sentence.bert.embeddings.parameters()
+        scale = [member.log_scale for member in members_of(self.model)]
         special = {id(p) for p in (*tower, *loaded, *words, *scale)}
         yield 1.0, [p for p in self.model.parameters() if id(p) not in special]
         yield SCALE_LR, scale
@@ -177,8 +193,18 @@ class RetrievalTask:
         yield train.words_lr, words
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], epochs: float) -> dict[str, Tensor]:
-        config, inner = self.recipe.loss, self.model
-        own_image, own_text, feature = model(batch["pictures"], batch["ids"], batch["lengths"])
+        out = model(batch["pictures"], batch["ids"], batch["lengths"])
+        if not isinstance(self.model, Ensemble):
+            return self._losses(self.model, out, batch, epochs)
+        each = [self._losses(*pair, batch, epochs) for pair in zip(members_of(self.model), out, strict=True)]
+        return {name: torch.stack([parts[name] for parts in each]).sum() for name in each[0]}
+
+    def _losses(
+        self, inner: DualEncoder, out: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor], epochs: float
+    ) -> dict[str, Tensor]:
+        """The parts of one dual encoder, weighted, from its `forward`."""
+        config = self.recipe.loss
+        own_image, own_text, feature = out
         image, text = gather(own_image), gather(own_text)  # (P, W), (C, W)
         labels, owners = gather(batch["labels"]), gather(batch["caption_labels"])  # (P,), (C,)
         unit = l2_normalise(text)
@@ -260,7 +286,7 @@ class RetrievalTask:
 
     def _fill_hubs(self, model: nn.Module) -> None:
         """Fill the banks of `model` as it is now, from training pictures and captions."""
-        inner: DualEncoder = model  # type: ignore[assignment]
+        inner: DualEncoder | Ensemble = model  # type: ignore[assignment]
         if inner.hubs is not None:
             image, text = self._embed(model, self.train.pairs, *self.bank, plain=True)
             inner.hubs.fill(torch.from_numpy(image), torch.from_numpy(text))
@@ -275,7 +301,7 @@ class RetrievalTask:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(n, W) pictures and (m, W) captions of a split, all or those rows, as `model` (in eval mode) sees them."""
         device = next(model.parameters()).device
-        inner: DualEncoder = model  # type: ignore[assignment]
+        inner: DualEncoder | Ensemble = model  # type: ignore[assignment]
         pictures = np.arange(len(pairs)) if pictures is None else pictures
         captions = np.arange(len(pairs.ids)) if captions is None else captions
         image, text = [], []
@@ -301,9 +327,16 @@ class RetrievalTask:
         return Pairs(pictures, ids, owner, langs, group_labels(part), texts)
 
 
-def build_model(config: dict[str, Any]) -> DualEncoder:
-    """A dual encoder with random weights, from what `RetrievalTask.config` wrote."""
+def build_model(config: dict[str, Any]) -> DualEncoder | Ensemble:
+    """A model with random weights, from what `RetrievalTask.config` wrote."""
     model = RetrievalConfig.model_validate(config["model"])
+    hubs = _build_hubs(model, *config["hubs"]) if config.get("hubs") else None
+    if model.members == 1:
+        return _build_member(model, config, hubs)
+    return Ensemble([_build_member(model, config) for _ in range(model.members)], hubs)
+
+
+def _build_member(model: RetrievalConfig, config: dict[str, Any], hubs: Hubs | None = None) -> DualEncoder:
     image, text = model.image, model.text
     picture: PictureEncoder | AttentivePicture
     if image.features == "map":
@@ -335,13 +368,15 @@ def build_model(config: dict[str, Any]) -> DualEncoder:
         classifier=classifier,
         decoder=nn.Linear(model.width, config["in_width"]) if "reconstruction" in side else None,
         discriminator=discriminator if "adversarial" in side else None,
-        hubs=_build_hubs(model, *config["hubs"]) if config.get("hubs") else None,
+        hubs=hubs,
     )
 
 
 def _build_hubs(model: RetrievalConfig, pictures: int, sentences: int) -> Hubs:
     hubs = model.hubs
-    return Hubs(model.width, pictures, sentences, hubs.picture_axes, hubs.sentence_axes, hubs.beta, hubs.weight)
+    return Hubs(
+        model.members * model.width, pictures, sentences, hubs.picture_axes, hubs.sentence_axes, hubs.beta, hubs.weight
+    )
 
 
 def _build_sentence(text: TextConfig, width: int, config: dict[str, Any]) -> BertEncoder | RecurrentEncoder:

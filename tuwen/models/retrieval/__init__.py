@@ -4,6 +4,7 @@ from tuwen.models.retrieval.adapter import Adapter
 from tuwen.models.retrieval.attentive import AttentivePicture
 from tuwen.models.retrieval.cross import Cross, grid_features, word_states
 from tuwen.models.retrieval.dual import DualEncoder
+from tuwen.models.retrieval.ensemble import Ensemble, members_of
 from tuwen.models.retrieval.hubs import EXTRA, Hubs
 from tuwen.models.retrieval.picture import PictureEncoder
 from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
@@ -15,9 +16,11 @@ __all__ = [
     "BertEncoder",
     "Cross",
     "DualEncoder",
+    "Ensemble",
     "Hubs",
     "PictureEncoder",
     "RecurrentEncoder",
     "grid_features",
+    "members_of",
     "word_states",
 ]

@@ -11,17 +11,26 @@ from torch.nn.functional import gelu, layer_norm, relu6
 
 from tuwen.layers import encode_sequence, l2_normalise, length_mask
 from tuwen.models.retrieval.attentive import AttentivePicture, keep_some
-from tuwen.models.retrieval.picture import PictureEncoder
+from tuwen.models.retrieval.dual import DualEncoder
+from tuwen.models.retrieval.ensemble import Ensemble, join, members_of
 from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
 
 
-def grid_features(picture: PictureEncoder | AttentivePicture, regions: Tensor) -> Tensor:
-    """What a dual encoder's picture side sees of each region, before it pools: (B, N, D) -> (B, N, F)."""
+def grid_features(model: DualEncoder | Ensemble, regions: Tensor) -> Tensor:
+    """What a model's picture side (its first member's) sees of each region, before it pools: (B, N, D) -> (B, N, F)."""
+    picture = members_of(model)[0].picture
     return relu6(picture.head(regions)) if isinstance(picture, AttentivePicture) else regions
 
 
-def word_states(sentence: BertEncoder | RecurrentEncoder, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The states of its sentence side (B, T, D) and its unit vectors (B, W), in eval mode: (B, T) ids, (B,) lengths."""
+def word_states(model: DualEncoder | Ensemble, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The states of its sentence side (B, T, D), of the first member where there are several, and the unit vectors
+    (B, W) of all of them, in eval mode: (B, T) ids, (B,) lengths."""
+    first, *others = members_of(model)
+    states, vectors = _states(first.sentence, ids, lengths)
+    return states, join([vectors, *(other.embed_sentences(ids, lengths, plain=True) for other in others)])
+
+
+def _states(sentence: BertEncoder | RecurrentEncoder, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     mask = length_mask(lengths, ids.shape[1])
     if isinstance(sentence, RecurrentEncoder):
         states, last = encode_sequence(sentence.rnn, sentence.embedding(ids), lengths, padded=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from tuwen.layers import GPO, encode_sequence, l2_normalise, length_mask
 from tuwen.models.retrieval.dual import DualEncoder
+from tuwen.models.retrieval.ensemble import Ensemble, join, members_of
 from tuwen.models.retrieval.hubs import Hubs
 from tuwen.models.retrieval.picture import PictureEncoder
 from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
@@ -34,7 +37,7 @@ class Table(nn.Module):
 class PictureSide(nn.Module):
     """(B, S, S, 3) uint8 -> (B, W), unit length; EXTRA wider where the model has hubs."""
 
-    def __init__(self, model: DualEncoder) -> None:
+    def __init__(self, model: DualEncoder | Ensemble) -> None:
         super().__init__()
         self.model = model
 
@@ -45,13 +48,13 @@ class PictureSide(nn.Module):
 class SentenceSide(nn.Module):
     """(B, T) ids, (B,) lengths -> (B, W), unit length; EXTRA wider with `hubs`."""
 
-    def __init__(self, sentence: BertEncoder | PaddedRecurrent, hubs: Hubs | None = None) -> None:
+    def __init__(self, sentences: Sequence[BertEncoder | PaddedRecurrent], hubs: Hubs | None = None) -> None:
         super().__init__()
-        self.sentence, self.hubs = sentence, hubs
-        self.encode = sentence.encode if isinstance(sentence, BertEncoder) else sentence
+        self.sentences, self.hubs = nn.ModuleList(sentences), hubs
+        self.encode = [side.encode if isinstance(side, BertEncoder) else side for side in sentences]
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        vectors = l2_normalise(self.encode(ids, lengths))
+        vectors = join([l2_normalise(encode(ids, lengths)) for encode in self.encode])
         return vectors if self.hubs is None else self.hubs.mark_sentences(vectors)
 
 
@@ -67,21 +70,24 @@ class PaddedRecurrent(nn.Module):
         return self.encoder.pool(states, last, length_mask(lengths, ids.shape[1]))
 
 
-def picture_side(model: DualEncoder, size: int) -> tuple[nn.Module, dict[str, Tensor]]:
+def picture_side(model: DualEncoder | Ensemble, size: int) -> tuple[nn.Module, dict[str, Tensor]]:
     """The picture side of a model with its tower inside, and an example input by name."""
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    if isinstance(model.picture, PictureEncoder) and isinstance(model.picture.gpo, GPO):
-        with torch.inference_mode():
-            regions = model.regions(pixels).shape[1]
-        model.picture.gpo = Table(model.picture.gpo, regions)
+    for member in members_of(model):
+        if isinstance(member.picture, PictureEncoder) and isinstance(member.picture.gpo, GPO):
+            with torch.inference_mode():
+                regions = model.regions(pixels).shape[1]
+            member.picture.gpo = Table(member.picture.gpo, regions)
     return PictureSide(model).eval(), {"pixels": pixels}
 
 
-def sentence_side(model: DualEncoder, max_tokens: int) -> tuple[nn.Module, dict[str, Tensor]]:
+def sentence_side(model: DualEncoder | Ensemble, max_tokens: int) -> tuple[nn.Module, dict[str, Tensor]]:
     """The sentence side of a model and example inputs by name."""
-    sentence = model.sentence
-    if isinstance(sentence.gpo, GPO):
-        sentence.gpo = Table(sentence.gpo, max_tokens)
-    encoder = PaddedRecurrent(sentence) if isinstance(sentence, RecurrentEncoder) else sentence
-    side = SentenceSide(encoder, model.hubs)
+    encoders = []
+    for member in members_of(model):
+        sentence = member.sentence
+        if isinstance(sentence.gpo, GPO):
+            sentence.gpo = Table(sentence.gpo, max_tokens)
+        encoders.append(PaddedRecurrent(sentence) if isinstance(sentence, RecurrentEncoder) else sentence)
+    side = SentenceSide(encoders, model.hubs)
     return side.eval(), {"ids": torch.ones(2, 7, dtype=torch.long), "lengths": torch.tensor([7, 5])}
