@@ -3,7 +3,7 @@
 One number for all queries fails: a model is as sure of words that it hardly knows as of those it learnt well, and some
 queries lie near to everything. The floor is therefore base + slope * (3 - known) + share * near. `known` is the power
 of ten of the training captions that hold the query's rarest word, 3 at most; `near` is how near the query comes to the
-best one in a hundred of a bank of everyday pictures: what is in the index should come about as near as these. The
+best one of a bank of everyday pictures: what is in the index should come about as near as these. The
 three numbers are chosen on pictures kept out of training.
 """
 
