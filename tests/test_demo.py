@@ -9,7 +9,9 @@ import pytest
 import typer
 from fake_answerer import FakeAnswerer
 from fake_describer import FakeDescriber
+from fake_drawer import FakeDrawer
 from fake_embedder import FakeEmbedder, draw_many
+from PIL import Image
 from test_report import read
 from typer.testing import CliRunner
 
@@ -17,7 +19,10 @@ import tuwen.pipelines
 from tuwen import checkpoint, demo
 from tuwen.cli import demo as commands
 from tuwen.errors import DataError
+from tuwen.pipelines import Drawing
 from tuwen.records import guess_language
+from tuwen.scenes import Scene, Thing, draw_scene
+from tuwen.scenes.request import understand
 
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
@@ -175,3 +180,32 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 2}\n')
     assert CliRunner().invoke(app, ["report", "run"]).output.strip() == "run/report.html"
     assert "Training loss" in read(tmp_path / "run" / "report.html").text
+
+
+def test_sentences_are_drawn_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [guess_language(words) for words in demo.DRAWN] == ["en"] * 4 + ["zh"] * 4
+    assert all(understand(words) is not None for words in demo.DRAWN)
+    draw_many(tmp_path / "mine", 3)
+
+    class Half(FakeDrawer):
+        """Draws the first of all sentences, whatever is asked."""
+
+        def __init__(self) -> None:
+            self.name = "half"
+
+        def draw(self, prompts: list[str]) -> list[Drawing]:
+            things = (Thing("circle", "red", "large", 0.4, 0.3, 0.24), Thing("star", "blue", "small", 0.5, 0.8, 0.12))
+            return [Drawing(draw_scene(Scene(things, "grey"), 64), prompt, 0) for prompt in prompts]
+
+    seen = demo.run_demo(FakeEmbedder(), tmp_path / "demo", tmp_path / "mine", drawer=Half())  # type: ignore[arg-type]
+    assert [one["right"] for one in seen["drawn"]] == [True] + [False] * 7
+    for one in seen["drawn"]:
+        with Image.open(one["file"]) as picture:
+            assert picture.size == (256, 256)
+    text = read(tmp_path / "demo" / "report.html").text
+    assert all(words in text for words in demo.DRAWN)
+    assert (text.count(" ✓"), text.count(" ✗")) == (1 + 1, 7 + 2)  # the note names both, in two languages
+    commands.tell(seen)
+    assert "1 of 8 drawings show all that was asked" in capsys.readouterr().out

@@ -1,5 +1,5 @@
 """The main job on the embedded models: photographs that come inside packages, indexed, searched in two languages,
-described and asked about."""
+described and asked about; and small pictures drawn from sentences."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL.Image import Resampling
+
 from tuwen import calibrate
 from tuwen.answering import as_dict as as_json
 from tuwen.describing import as_dict
+from tuwen.drawn_page import png
 from tuwen.errors import DataError, StoreError
+from tuwen.files import write_atomic
 from tuwen.indexing import describe, index_folder
 from tuwen.records import guess_language
 from tuwen.report import Page, Words, write_page
+from tuwen.scenes.reader import read_scene
+from tuwen.scenes.request import satisfies, understand
 from tuwen.searching import Hit, Query, find
 from tuwen.store import FILES, LanceStore, check_model, open_store
 
 if TYPE_CHECKING:
-    from tuwen.pipelines import Answerer, Describer, Embedder
+    from tuwen.pipelines import Answerer, Describer, Drawer, Embedder
 
 SHOWN = 5  # hits a query
 DESCRIBED = 12  # pictures that are described: the first by their names
 ASKED_OF = 6  # of one's own pictures are asked about
 LEAST = 12  # photographs that make a demo
+SIDE = 256  # pixels of a drawn picture's file
 
 # Where the photographs lie: package, folder, file, and whose they are as the package says it.
 SAMPLES = [
@@ -110,6 +117,16 @@ OWN_QUESTIONS = (  # of the first pictures of a folder that the user names
     ("how many people are there?", "图中有几个人？"),
     ("what is the person doing?", "图中的人在做什么？"),
 )
+DRAWN = [  # written before any model drew them
+    "a large red circle above a small blue star",
+    "a small yellow heart on a grey background",
+    "a black ring left of a purple square",
+    "two green triangles",
+    "一个红色的大正方形",
+    "薄荷绿色的背景上有一个橙色爱心",
+    "蓝色圆形的左边有一个黄色十字形",
+    "图中有两个紫色六边形",
+]
 
 
 def collect(folder: Path) -> dict[str, str]:
@@ -139,8 +156,10 @@ def run_demo(
     pictures: Path | None = None,
     describer: Describer | None = None,
     answerer: Answerer | None = None,
+    drawer: Drawer | None = None,
 ) -> dict[str, Any]:
-    """Index, search in two languages and by a picture, describe, answer, write `report.html`; returns what was seen."""
+    """Index, search in two languages and by a picture, describe, answer, draw, write `report.html`; returns what was
+    seen."""
     credits: dict[str, str] = {}
     db, asked = out / "index", OWN
     folder = pictures or out / "pictures"
@@ -164,6 +183,8 @@ def run_demo(
         "describer": describer.name if describer else None,
         "answers": _answer(answerer, rows, bool(credits)) if answerer else [],
         "answerer": answerer.name if answerer else None,
+        "drawn": _draw(drawer, out / "drawn") if drawer else [],
+        "drawer": drawer.name if drawer else None,
         "threshold": calibrate.lines(pipeline),
         "model": str(store.model),
         "report": str(out / "report.html"),
@@ -223,6 +244,18 @@ def _answer(answerer: Answerer, rows: list[dict[str, Any]], samples: bool) -> li
     ]
 
 
+def _draw(drawer: Drawer, folder: Path) -> list[dict[str, Any]]:
+    """A picture of each sentence, enlarged into a file. `right`: whether the checker of scenes finds all of it."""
+    drawn = []
+    for number, one in enumerate(drawer.draw(DRAWN), 1):
+        asked = understand(one.prompt)
+        right = None if asked is None else not satisfies(read_scene(one.image), asked)
+        file = folder / f"{number}.png"
+        write_atomic(file, png(one.image.resize((SIDE, SIDE), Resampling.NEAREST)))
+        drawn.append({"file": str(file), "prompt": one.prompt, "seed": one.seed, "right": right})
+    return drawn
+
+
 def tally(queries: list[dict[str, Any]], lang: str) -> tuple[int, int, int]:
     """Of one language: how often the picture meant came first, among the first three, and the number asked."""
     ranks = [query["rank"] for query in queries if query["meant"] and query["lang"] == lang]
@@ -242,6 +275,7 @@ def _page(seen: dict[str, Any], rows: list[dict[str, Any]], credits: dict[str, s
             f"model {seen['model']}; no-match threshold {seen['threshold'] or 'not set'}; score: cosine",
             *([f"described by {seen['describer']}"] if seen["describer"] else []),
             *([f"answered by {seen['answerer']}"] if seen["answerer"] else []),
+            *([f"drawn by {seen['drawer']}"] if seen["drawer"] else []),
         ],
     )
     for lang, tongue in (("en", ("English", "英文")), ("zh", ("Chinese", "中文"))):
@@ -270,6 +304,8 @@ def _page(seen: dict[str, Any], rows: list[dict[str, Any]], credits: dict[str, s
         page.sections.append(told_section(page, seen["captions"]))
     if seen["answers"]:
         page.sections.append(_answers_section(page, seen["answers"]))
+    if seen["drawn"]:
+        page.sections.append(_drawn_section(page, seen["drawn"]))
     wall = [
         {
             "picture": page.picture(Path(row["folder"], row["path"])),
@@ -314,6 +350,25 @@ def _answers_section(page: Page, answers: list[dict[str, Any]]) -> dict[str, Any
         "问题在模型作答之前就已写定。(?) 表示模型没有把握，✓ 与 ✗ 表示对错。模型只了解训练中见过的内容。",
     )
     return {"kind": "told", "title": ("Asked", "图片问答"), "note": note, "cards": cards}
+
+
+def _drawn_section(page: Page, drawn: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was drawn, each under its sentence."""
+    pictures = [
+        {
+            "picture": page.picture(one["file"]),
+            "title": one["prompt"] + {True: " ✓", False: " ✗", None: ""}[one["right"]],
+            "said": f"seed {one['seed']}",
+            "shape": "1/1",
+        }
+        for one in drawn
+    ]
+    note: Words = (
+        "The sentences were written before any model drew them. ✓ and ✗ say whether a checker, which reads the pixels, "
+        "finds everything there. The model draws flat shapes: colours, sizes, numbers and places.",
+        "句子在模型作画之前就已写定。✓ 与 ✗ 为像素检查器的判断。模型只画平面图形：颜色、大小、数量与位置。",
+    )
+    return {"kind": "wall", "title": ("Drawn", "以文作图"), "note": note, "pictures": pictures}
 
 
 def _query(page: Page, query: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tuwen.cli.common import print_json, say, warn
 from tuwen.errors import DataError
 
 TOLD = 3  # hits a line
-DESCRIBER, ANSWERER = "captioning", "vqa"
+DESCRIBER, ANSWERER, DRAWER = "captioning", "vqa", "text-to-image"
 PORT = 7861
 
 
@@ -30,7 +30,7 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Index sample photographs (or yours), search them in two languages and by a picture, describe them, answer
-    questions about them, write a report."""
+    questions about them, draw from sentences, write a report."""
     from tuwen import checkpoint, pipelines
     from tuwen.demo import run_demo
 
@@ -40,7 +40,8 @@ def demo(
     shipped = checkpoint.shipped_models()
     describer = pipelines.as_describer(pipelines.load(DESCRIBER)) if DESCRIBER in shipped else None
     answerer = pipelines.as_answerer(pipelines.load(ANSWERER)) if ANSWERER in shipped else None
-    seen = run_demo(embedder, out, pictures, describer, answerer)
+    drawer = pipelines.as_drawer(pipelines.load(DRAWER)) if DRAWER in shipped else None
+    seen = run_demo(embedder, out, pictures, describer, answerer, drawer)
     if json:
         print_json(seen, seen["index"]["warnings"])
     else:
@@ -120,6 +121,7 @@ def tell(seen: dict[str, Any]) -> None:
     say(Text.assemble((f"like the picture {Path(like['file']).name}", "bold"), f"\n  {found or 'no match'}\n"))
     _tell_captions(seen["captions"])
     _tell_answers(seen["answers"])
+    _tell_drawn(seen["drawn"])
     for lang, name in (("en", "English"), ("zh", "Chinese")):
         first, three, asked = tally(seen["queries"], lang)
         if asked:
@@ -151,6 +153,15 @@ def _tell_answers(answers: list[dict[str, Any]]) -> None:
         say(Text(f"{sum(known)} of {len(known)} answers are right"))
     if answers:
         say("")
+
+
+def _tell_drawn(drawn: list[dict[str, Any]]) -> None:
+    """A line a sentence: what was drawn from it, and whether the checker finds it there."""
+    for one in drawn:
+        mark = {True: "  right", False: "  not all of it", None: ""}[one["right"]]
+        say(Text.assemble((one["prompt"], "bold"), f"  {one['file']}", (mark, "cyan")))
+    if drawn:
+        say(Text(f"{sum(bool(one['right']) for one in drawn)} of {len(drawn)} drawings show all that was asked\n"))
 
 
 def _rank(query: dict[str, Any]) -> str:

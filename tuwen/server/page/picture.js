@@ -59,7 +59,7 @@ export function Picture({ id }) {
         : !data
           ? html`<div class="bones" aria-hidden="true"><i></i><i></i><i></i><i></i></div>`
           : html`<header class="what"><h2>${file}</h2>
-              <p>${[data.date ? day(t, data.date) : null, hit?.score && !app.route.mode ? t("match", { score: hit.score.toFixed(2) }) : null, at >= 0 ? t("position", { n: at + 1, of: hits.length }) : null].filter(Boolean).join(" · ")}</p></header>
+              <p>${[data.date ? day(t, data.date) : null, at >= 0 ? t("position", { n: at + 1, of: hits.length }) : null].filter(Boolean).join(" · ")}</p></header>
             <${Captions} row=${data} changed=${reload} />
             <${Ask} of=${{ id }} look=${look} looking=${attention} />
             <${Similar} id=${id} />

@@ -101,7 +101,6 @@ export default {
   previous: "Previous picture",
   next: "Next picture",
   position: "{n} of {of}",
-  match: "Match {score}",
   original: "Open the original",
   similar: "Similar pictures",
   similar_all: "Show all",

@@ -101,7 +101,6 @@ export default {
   previous: "上一张",
   next: "下一张",
   position: "第 {n} 张，共 {of} 张",
-  match: "匹配度 {score}",
   original: "打开原图",
   similar: "相似图片",
   similar_all: "查看全部",
