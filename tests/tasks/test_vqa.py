@@ -17,7 +17,7 @@ from tuwen import checkpoint, config, tasks, train
 from tuwen import dataset as datasets
 from tuwen.config import Recipe, load_recipe, parse_recipe
 from tuwen.config.vqa import VqaRecipe
-from tuwen.errors import ConfigError, DataError
+from tuwen.errors import ConfigError, DataError, ModelError
 from tuwen.metrics import vqa as metrics
 from tuwen.records import Question
 from tuwen.tasks import restore_model, start_task
@@ -406,3 +406,74 @@ def test_recipes_take_a_step(make_asked: Make, name: str) -> None:
     parts = task.losses(task.model.train(), task.train[0], 0.0)
     torch.stack(list(parts.values())).sum().backward()
     assert all(torch.isfinite(part) and part.item() > 0 for part in parts.values())
+
+
+# Members
+
+
+def batch_of(task: VqaTask) -> dict[str, torch.Tensor]:
+    return task.val.batch(list(range(len(task.val))), len(task.vocabulary), task.tokenizer.pad_id, None)
+
+
+def logits_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        out: torch.Tensor = model(batch["pictures"], batch["ids"], batch["lengths"], owner=batch["owner"])
+    return out
+
+
+def test_joined_runs_answer_by_the_mean_of_their_log_probabilities(make_asked: Make, tmp_path: Path) -> None:
+    data = make_asked()
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for seed, run in enumerate(runs):
+        train.fit(recipe(loss={"cross_entropy": 1.0}, seed=seed, data__held_out=0.25), data, run)
+    made = recipe(loss={"cross_entropy": 1.0}, start=f"{runs[0]},{runs[1]}", model__members=2, train__epochs=0)
+    train.fit(made, data, tmp_path / "both")
+    model = restore_model(checkpoint.read_config(tmp_path / "both")).eval()
+    checkpoint.load_state(model, checkpoint.read_tensors(tmp_path / "both" / "model.safetensors"), "both")
+    alone = []
+    for run in runs:
+        one = restore_model(checkpoint.read_config(run)).eval()
+        checkpoint.load_state(one, checkpoint.read_tensors(run / "model.safetensors"), str(run))
+        alone.append(one)
+    batch = batch_of(task_of(made, data))
+    first, second, both = (logits_of(one, batch) for one in (*alone, model))
+    assert not torch.allclose(first, second, atol=1e-2)
+    torch.testing.assert_close(both, (first.log_softmax(1) + second.log_softmax(1)) / 2)
+    given = (batch["pictures"], batch["ids"], batch["lengths"])
+    with torch.no_grad():
+        maps = [one.attend(*given, owner=batch["owner"]) for one in (*alone, model)]
+    torch.testing.assert_close(maps[2], (maps[0] + maps[1]) / 2)
+
+
+@pytest.mark.parametrize("kind", ["joint", "fusion"])
+def test_each_member_learns_by_itself(make_asked: Make, kind: str) -> None:
+    """The four proofs for several: closed first loss, gradients of its own loss alone, a small set by heart."""
+    task = task_of(recipe(kind, loss={"cross_entropy": 1.0, "times_answers": False}, model__members=2), make_asked())
+    batch = task.train[0]
+    task.model.train()
+    loss = task.losses(task.model, batch, 0.0)["cross_entropy"]
+    assert float(loss.detach()) == pytest.approx(2 * math.log(len(task.vocabulary)), rel=0.2)
+    loss.backward()
+    members = task.model.members  # type: ignore[union-attr]
+    together = [{name: p.grad for name, p in member.named_parameters()} for member in members]
+    assert all(grad is not None for grads in together for grad in grads.values())
+    for member, grads in zip(members, together, strict=True):
+        member.zero_grad()
+        task.losses(member, batch, 0.0)["cross_entropy"].backward()
+        for name, p in member.named_parameters():
+            torch.testing.assert_close(p.grad, grads[name], msg=name)
+        member.zero_grad()
+    fit(task, 60, 0.01)
+    said, _, _ = task.answer(task.model.eval(), task.train.asked)
+    assert metrics.accuracy(said, task.train.asked.answers).mean() > 0.95
+
+
+def test_members_that_know_other_answers_are_refused(make_asked: Make, tmp_path: Path) -> None:
+    data = make_asked()
+    train.fit(recipe(), data, tmp_path / "a")
+    train.fit(recipe(answers={"min_count": 1, "size": 3}), data, tmp_path / "b")
+    made = recipe(start=f"{tmp_path / 'a'},{tmp_path / 'b'}", model__members=2)
+    with pytest.raises(ModelError, match="other answers"):
+        start_task(made, datasets.load(data))
+    with pytest.raises(ConfigError, match="1 runs for 2 members"):
+        start_task(recipe(start=str(tmp_path / "a"), model__members=2), datasets.load(data))

@@ -77,6 +77,7 @@ class VqaConfig(Part):
     kind: Literal["joint", "fusion"] = "fusion"
     width: int = Field(384, ge=1)
     blind: bool = False  # regions have no part: the language-only baseline
+    members: int = Field(1, ge=1)  # models of other seeds, whose log probabilities are averaged
     image: VqaImageConfig = VqaImageConfig()
     question: QuestionConfig = QuestionConfig()
     attention: AttentionConfig = AttentionConfig()
@@ -91,6 +92,8 @@ class VqaConfig(Part):
             raise ValueError("features=map is for kind=fusion, which trains the tower's last layer")
         if self.image.finetune and self.image.features != "grid":
             raise ValueError("a tower that is trained too gives its grid: features=grid")
+        if self.members > 1 and self.image.finetune:
+            raise ValueError("members share one frozen tower: model.members=1 or model.image.finetune=false")
         if self.image.tower == "regions" and (self.image.finetune or self.image.features != "grid"):
             raise ValueError("tower=regions reads kept features: leave finetune and features out")
         return self

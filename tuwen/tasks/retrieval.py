@@ -14,7 +14,7 @@ from tuwen import checkpoint, losses
 from tuwen.config import RetrievalConfig, RetrievalRecipe, TextConfig
 from tuwen.dataset import Dataset
 from tuwen.distributed import gather
-from tuwen.errors import ConfigError, ModelError
+from tuwen.errors import ModelError
 from tuwen.layers import l2_normalise
 from tuwen.metrics.retrieval import retrieval_metrics
 from tuwen.models.retrieval import (
@@ -28,6 +28,7 @@ from tuwen.models.retrieval import (
     RecurrentEncoder,
     members_of,
 )
+from tuwen.tasks.members import check_starts, find_starts
 from tuwen.tasks.pairs import (
     Ints,
     PairBatches,
@@ -62,13 +63,11 @@ class RetrievalTask:
         torch.manual_seed(recipe.seed)  # a tower without weights starts from the seed too
         self.tower = open_tower(self.image)
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
-        starts = [checkpoint.find_run(name) for name in recipe.start.split(",")] if recipe.start else []
+        starts = find_starts(recipe.start)
         began = [checkpoint.read_config(start, self.name) for start in starts]  # configs of the runs it goes on from
         self.began = began[0] if began else None
         names = [f"{own['name']} {checkpoint.fingerprint(run, own)}" for run, own in zip(starts, began, strict=True)]
         self.start = ", ".join(names) or None
-        if len({tuple(path.read_bytes() for path in sorted(start.glob("tokenizer*"))) for start in starts}) > 1:
-            raise ModelError(f"{starts[-1]}: its tokeniser is not that of {starts[0]}: train them on the same captions")
         self.tokenizer = (
             load_tokenizer(starts[0]) if starts else train_tokenizer(recipe.tokenizer, caption_texts(recipe, dataset))
         )
@@ -111,13 +110,12 @@ class RetrievalTask:
             # BatchNorm keeps the statistics that it came with; where it came with none, it has to learn them.
             started = self.image.pretrained or self.image.weights is not None or bool(starts)
             self.model.tower = thaw(self.tower, fixed_batchnorm=started)
-        if len(starts) == len(members):
-            for member, run, own in zip(members, starts, began, strict=True):
-                self._load(member, run, own)
-        elif len(starts) == 1 and began[0]["model"].get("members") == len(members):
-            self._load(self.model, starts[0], began[0])
-        elif starts:
-            raise ConfigError(f"start names {len(starts)} runs for {len(members)} members: one each, parted by commas")
+        if starts:
+            joined = began[0]["model"].get("members", 1) == len(members)
+            check_starts(starts, len(members), joined)
+            targets: list[nn.Module] = [self.model] if len(starts) == 1 else list(members)
+            for target, run, own in zip(targets, starts, began, strict=True):
+                self._load(target, run, own)
         elif recipe.model.text.pretrained:
             frame = (self.tokenizer.bos_id, self.tokenizer.eos_id)
             pairs = bilingual(train, frame)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from tuwen import checkpoint
 from tuwen.config.vqa import VqaConfig, VqaRecipe
 from tuwen.dataset import Dataset
-from tuwen.errors import DataError
+from tuwen.errors import DataError, ModelError
 from tuwen.images import load as load_picture
 from tuwen.losses.answers import answer_bce, answer_cross_entropy
 from tuwen.metrics import vqa as metrics
-from tuwen.models.vqa import FusionTransformer, JointEmbedding
+from tuwen.models.vqa import Ensemble, FusionTransformer, JointEmbedding, members_of
 from tuwen.records import Question, guess_language
 from tuwen.tasks.asking import (
     Asked,
@@ -27,6 +27,7 @@ from tuwen.tasks.asking import (
     read_questions,
     tell_apart,
 )
+from tuwen.tasks.members import check_starts, find_starts
 from tuwen.tasks.pictures import (
     PictureSource,
     describe_tower,
@@ -42,7 +43,7 @@ from tuwen.text.answers import AnswerVocabulary, commonest
 from tuwen.text.vectors import read_vectors
 from tuwen.towers import build_tower, thaw
 
-Answerer = JointEmbedding | FusionTransformer
+Answerer = JointEmbedding | FusionTransformer | Ensemble
 
 CHUNK = 256  # questions answered at once while validating
 SHOWN = 4  # pictures that TensorBoard shows
@@ -65,10 +66,13 @@ class VqaTask:
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
         parts, self.split = tell_apart(dataset, recipe.data.held_out, recipe.seed)
         self.val_part = parts["val"]
-        start = checkpoint.find_run(recipe.start) if recipe.start else None
-        if start:
-            self.tokenizer = load_tokenizer(start)
-            self.vocabulary = AnswerVocabulary.from_dict(checkpoint.read_config(start, self.name)["answers"])
+        starts = find_starts(recipe.start)
+        began = [checkpoint.read_config(start, self.name) for start in starts]
+        if starts:
+            self.tokenizer = load_tokenizer(starts[0])
+            self.vocabulary = AnswerVocabulary.from_dict(began[0]["answers"])
+            if any(own["answers"] != began[0]["answers"] for own in began):
+                raise ModelError(f"{starts[-1]}: knows other answers than {starts[0]}: train them on the same data")
         else:
             asked = self._learn_from(dataset, parts, recipe.tokenizer.splits)
             self.tokenizer = train_tokenizer(recipe.tokenizer, (question.question for question in asked))
@@ -102,12 +106,17 @@ class VqaTask:
         }
         torch.manual_seed(recipe.seed)
         self.model = build_model(self.built)
-        if head is not None and isinstance(self.model, FusionTransformer) and self.model.head is not None:
-            self.model.head.load_state_dict(head.state_dict())
+        members = members_of(self.model)
+        for member in members:
+            if head is not None and isinstance(member, FusionTransformer) and member.head is not None:
+                member.head.load_state_dict(head.state_dict())
         if self.image.finetune and self.tower is not None:
             self.model.tower = thaw(self.tower, fixed_batchnorm=self.image.pretrained or self.image.weights is not None)
-        if start:
-            checkpoint.load_state(self.model, checkpoint.read_tensors(start / checkpoint.WEIGHTS), str(start))
+        if starts:
+            check_starts(starts, len(members), began[0]["model"].get("members", 1) == len(members))
+            targets: list[nn.Module] = [self.model] if len(starts) == 1 else list(members)
+            for target, start in zip(targets, starts, strict=True):
+                checkpoint.load_state(target, checkpoint.read_tensors(start / checkpoint.WEIGHTS), str(start))
         elif recipe.model.question.vectors:
             self._start_words(Path(recipe.model.question.vectors))
 
@@ -147,9 +156,11 @@ class VqaTask:
     def groups(self) -> Iterator[tuple[float, list[nn.Parameter]]]:
         train, model = self.recipe.train, self.model
         tower = list(model.tower.parameters()) if model.tower is not None else []
-        if isinstance(model, FusionTransformer) and model.head is not None:
-            tower += list(model.head.parameters())
-        words = list(model.embedding.parameters())
+        words: list[nn.Parameter] = []
+        for member in members_of(model):
+            if isinstance(member, FusionTransformer) and member.head is not None:
+                tower += member.head.parameters()
+            words += member.embedding.parameters()
         special = {id(p) for p in tower + words}
         yield 1.0, [p for p in model.parameters() if id(p) not in special]
         yield train.tower_lr, tower
@@ -159,12 +170,14 @@ class VqaTask:
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], epochs: float) -> dict[str, Tensor]:
         config, logits = self.recipe.loss, _run(model, batch)
-        parts: dict[str, Tensor] = {}
+        scores, parts = batch["scores"], {}
+        every = logits.unbind() if logits.ndim == 3 else (logits,)  # each member learns by itself
         if config.bce:
-            parts["bce"] = config.bce * answer_bce(logits, batch["scores"], config.times_answers)
+            each = [answer_bce(own, scores, config.times_answers) for own in every]
+            parts["bce"] = config.bce * torch.stack(each).sum()
         if config.cross_entropy:
-            loss = answer_cross_entropy(logits, batch["scores"], config.smoothing, config.times_answers)
-            parts["cross_entropy"] = config.cross_entropy * loss
+            each = [answer_cross_entropy(own, scores, config.smoothing, config.times_answers) for own in every]
+            parts["cross_entropy"] = config.cross_entropy * torch.stack(each).sum()
         return parts
 
     def _autocast(self, device: torch.device) -> torch.autocast:
@@ -294,12 +307,12 @@ class VqaTask:
 
     def _start_words(self, path: Path) -> None:
         """Word vectors that others trained; words they lack keep their own."""
-        table = self.model.embedding.weight
         words = [self.tokenizer.decode([i]).strip() for i in range(self.tokenizer.size)]
-        rows, found = read_vectors(path, words, table.shape[1])
+        rows, found = read_vectors(path, words, self.recipe.model.question.embedding)
+        known = torch.from_numpy(found)
         with torch.no_grad():
-            known = torch.from_numpy(found).to(table.device)
-            table[known] = torch.from_numpy(rows).to(table)[known]
+            for member in members_of(self.model):
+                member.embedding.weight[known] = torch.from_numpy(rows).to(member.embedding.weight)[known]
 
 
 def _run(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -312,6 +325,13 @@ def _run(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def build_model(config: dict[str, Any]) -> Answerer:
     """A model with random weights, from what `VqaTask.config` wrote."""
     model = VqaConfig.model_validate(config["model"])
+    if model.members == 1:
+        return _build_member(model, config)
+    members = [_build_member(model, config) for _ in range(model.members)]
+    return Ensemble(members, softmax=config["confidence"] == "softmax")
+
+
+def _build_member(model: VqaConfig, config: dict[str, Any]) -> JointEmbedding | FusionTransformer:
     image, words, answers = model.image, model.question, len(config["answers"]["answers"])
     if model.kind == "joint":
         return JointEmbedding(

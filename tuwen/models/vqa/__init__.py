@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from tuwen.models.vqa.ensemble import Ensemble, members_of
 from tuwen.models.vqa.fusion import FusionTransformer
 from tuwen.models.vqa.joint import JointEmbedding
 
-__all__ = ["FusionTransformer", "JointEmbedding"]
+__all__ = ["Ensemble", "FusionTransformer", "JointEmbedding", "members_of"]
