@@ -448,7 +448,8 @@ def test_joined_runs_answer_by_the_mean_of_their_log_probabilities(make_asked: M
 @pytest.mark.parametrize("kind", ["joint", "fusion"])
 def test_each_member_learns_by_itself(make_asked: Make, kind: str) -> None:
     """The four proofs for several: closed first loss, gradients of its own loss alone, a small set by heart."""
-    task = task_of(recipe(kind, loss={"cross_entropy": 1.0, "times_answers": False}, model__members=2), make_asked())
+    made = recipe(kind, loss={"cross_entropy": 1.0, "times_answers": False}, model__members=2, model__width=64)
+    task = task_of(made, make_asked())
     batch = task.train[0]
     task.model.train()
     loss = task.losses(task.model, batch, 0.0)["cross_entropy"]
