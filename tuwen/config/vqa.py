@@ -26,6 +26,7 @@ class VqaDataConfig(DataConfig):
     questions: int = Field(8, ge=1)  # of one picture that come together: its regions are read once for all
     sources: list[str] | None = None  # of questions to learn from; None: all (validation takes people's where it can)
     held_out: float = Field(0.1, gt=0, lt=1)  # of the training pictures, for validation, where the data has no val
+    held_out_by: int = 0  # the draw of these pictures: the same for every seed, so that seeds compare and join
 
 
 class QuestionConfig(Part):

@@ -45,7 +45,7 @@ def tell_parts(pipeline: Vqa, dataset: Dataset) -> dict[str, Dataset]:
         raise DataError(
             f"{dataset.folder}: not the data that {pipeline.name} learnt from, so nothing of it is held out"
         )
-    return tell_apart(dataset, recipe.data.held_out, recipe.seed)[0]
+    return tell_apart(dataset, recipe.data.held_out, recipe.data.held_out_by)[0]
 
 
 def calibrate(pipeline: Vqa, dataset: Dataset) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class VqaTask:
         torch.manual_seed(recipe.seed)
         self.tower = None if self.image.tower == REGIONS else open_tower(self.image)
         head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
-        parts, self.split = tell_apart(dataset, recipe.data.held_out, recipe.seed)
+        parts, self.split = tell_apart(dataset, recipe.data.held_out, recipe.data.held_out_by)
         self.val_part = parts["val"]
         starts = find_starts(recipe.start)
         began = [checkpoint.read_config(start, self.name) for start in starts]
