@@ -76,6 +76,8 @@ def test_joined_runs_rank_by_the_mean_of_their_similarities(
 def test_a_joined_run_is_joined_once_more_with_hubs(base: Path, other: Path, data: Path, tmp_path: Path) -> None:
     train.fit(recipe(base, f"{base},{other}"), data, tmp_path / "both")
     train.fit(recipe(base, str(tmp_path / "both"), hubs=True), data, tmp_path / "hubs")
+    with pytest.raises(ConfigError, match=r"made of 2, the recipe asks for model\.members=1"):
+        start_task(recipe(base, str(tmp_path / "both"), members=1), datasets.load(data))
     plain, marked = pipelines.load(str(tmp_path / "both")), pipelines.load(str(tmp_path / "hubs"))
     assert marked.dim == plain.dim + EXTRA
     texts = ["a tiny red thing", "left and low"]
@@ -136,7 +138,10 @@ def test_they_overfit_and_a_run_cut_in_two_equals_the_uncut_one(base: Path, data
 
 @pytest.mark.parametrize(
     ("starts", "error", "said"),
-    [("{base}", ConfigError, "1 runs for 2 members"), ("{base},{base},{base}", ConfigError, "3 runs for 2 members")],
+    [
+        ("{base}", ConfigError, r"made of 1, the recipe asks for model\.members=2"),
+        ("{base},{base},{base}", ConfigError, "3 runs for 2 members"),
+    ],
 )
 def test_as_many_runs_as_members(base: Path, data: Path, starts: str, error: type[TuwenError], said: str) -> None:
     with pytest.raises(error, match=said):

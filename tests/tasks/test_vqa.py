@@ -476,5 +476,5 @@ def test_members_that_know_other_answers_are_refused(make_asked: Make, tmp_path:
     made = recipe(start=f"{tmp_path / 'a'},{tmp_path / 'b'}", model__members=2)
     with pytest.raises(ModelError, match="other answers"):
         start_task(made, datasets.load(data))
-    with pytest.raises(ConfigError, match="1 runs for 2 members"):
+    with pytest.raises(ConfigError, match="made of 1"):
         start_task(recipe(start=str(tmp_path / "a"), model__members=2), datasets.load(data))

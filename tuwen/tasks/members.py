@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tuwen import checkpoint
 from tuwen.errors import ConfigError, ModelError
@@ -20,7 +21,10 @@ def find_starts(start: str | None) -> list[Path]:
     return runs
 
 
-def check_starts(runs: list[Path], members: int, joined: bool) -> None:
-    """ConfigError unless there are as many runs as members, or one that is `joined` of as many itself."""
-    if len(runs) != members and not (len(runs) == 1 and joined):
-        raise ConfigError(f"start names {len(runs)} runs for {members} members: one each, parted by commas")
+def check_starts(runs: list[Path], configs: list[dict[str, Any]], members: int) -> None:
+    """ConfigError unless there is a run for each member, or one that is made of as many itself."""
+    made_of = [config["model"].get("members", 1) for config in configs]
+    if len(runs) == 1 and made_of != [members]:
+        raise ConfigError(f"{runs[0]}: made of {made_of[0]}, the recipe asks for model.members={members}")
+    if len(runs) > 1 and made_of != [1] * members:
+        raise ConfigError(f"start names {len(runs)} runs for {members} members: one single model each")

@@ -111,8 +111,7 @@ class RetrievalTask:
             started = self.image.pretrained or self.image.weights is not None or bool(starts)
             self.model.tower = thaw(self.tower, fixed_batchnorm=started)
         if starts:
-            joined = began[0]["model"].get("members", 1) == len(members)
-            check_starts(starts, len(members), joined)
+            check_starts(starts, began, len(members))
             targets: list[nn.Module] = [self.model] if len(starts) == 1 else list(members)
             for target, run, own in zip(targets, starts, began, strict=True):
                 self._load(target, run, own)

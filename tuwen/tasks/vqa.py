@@ -113,7 +113,7 @@ class VqaTask:
         if self.image.finetune and self.tower is not None:
             self.model.tower = thaw(self.tower, fixed_batchnorm=self.image.pretrained or self.image.weights is not None)
         if starts:
-            check_starts(starts, len(members), began[0]["model"].get("members", 1) == len(members))
+            check_starts(starts, began, len(members))
             targets: list[nn.Module] = [self.model] if len(starts) == 1 else list(members)
             for target, start in zip(targets, starts, strict=True):
                 checkpoint.load_state(target, checkpoint.read_tensors(start / checkpoint.WEIGHTS), str(start))
