@@ -25,6 +25,7 @@ WORDS: tuple[dict[str, Any], ...] = (
 )
 WIDTH = 48
 EVIL = '<script>alert("x")</script>'
+HUBS = {"weight": 0.5, "pictures": 20, "sentences": 30, "picture_axes": 6, "sentence_axes": 5}
 
 
 def make_own(folder: Path, n: int = 70, split: str | None = None, shuffled: bool = False, seed: int = 0) -> Path:

@@ -90,7 +90,7 @@ def halve(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def pack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Half the size of fp16: matrices as bytes with one scale a row (`NAME` int8, `NAME.scale` fp16), the rest in fp16.
 
-    The scale is the row's largest number over 127, so no number moves by more than 1/254 of it.
+    The scale is the row's largest number over 127, so no number moves by much more than 1/254 of it.
     """
     import torch
 

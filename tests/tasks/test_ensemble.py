@@ -9,32 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from own_captions import make_base, make_own
+from own_captions import HUBS
 
 from tuwen import checkpoint, pipelines, train
 from tuwen import dataset as datasets
 from tuwen.config import Recipe, parse_recipe
-from tuwen.errors import ConfigError, ModelError, TuwenError
+from tuwen.errors import ConfigError, ModelError
 from tuwen.models.retrieval import EXTRA, DualEncoder, Ensemble, grid_features, members_of, word_states
 from tuwen.tasks import start_task
 from tuwen.tasks.retrieval import RetrievalTask
-
-HUBS = {"weight": 0.5, "pictures": 20, "sentences": 30, "picture_axes": 6, "sentence_axes": 5}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_own(tmp_path_factory.mktemp("own") / "own", n=40)
-    rows = datasets.read(folder)
-    for i, picture in enumerate(rows.pictures):
-        picture.split = "val" if i % 4 == 3 else "train"
-    datasets.save(rows)
-    return folder
 
 
 def recipe(base: Path, start: str | None, members: int = 2, hubs: bool = False, **settings: float) -> Recipe:
@@ -137,14 +120,14 @@ def test_they_overfit_and_a_run_cut_in_two_equals_the_uncut_one(base: Path, data
 
 
 @pytest.mark.parametrize(
-    ("starts", "error", "said"),
+    ("starts", "said"),
     [
-        ("{base}", ConfigError, r"made of 1, the recipe asks for model\.members=2"),
-        ("{base},{base},{base}", ConfigError, "3 runs for 2 members"),
+        ("{base}", r"made of 1, the recipe asks for model\.members=2"),
+        ("{base},{base},{base}", "3 runs for 2 members"),
     ],
 )
-def test_as_many_runs_as_members(base: Path, data: Path, starts: str, error: type[TuwenError], said: str) -> None:
-    with pytest.raises(error, match=said):
+def test_as_many_runs_as_members(base: Path, data: Path, starts: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
         start_task(recipe(base, starts.format(base=base)), datasets.load(data))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_captions import make_base, make_own
+from own_captions import make_own
 
 from tuwen import checkpoint, train
 from tuwen import dataset as datasets
@@ -14,11 +14,6 @@ from tuwen.config import Recipe, parse_recipe
 from tuwen.errors import ModelError
 from tuwen.tasks import start_task
 from tuwen.tasks.retrieval import RetrievalTask
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
 
 
 def recipe(base: Path, **settings: float) -> Recipe:

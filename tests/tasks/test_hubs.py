@@ -6,31 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
-from own_captions import make_base, make_own
+from own_captions import HUBS
 
 from tuwen import checkpoint, pipelines, train
-from tuwen import dataset as datasets
 from tuwen.config import Recipe, parse_recipe
 from tuwen.models.retrieval import EXTRA
-
-HUBS = {"weight": 0.5, "pictures": 20, "sentences": 30, "picture_axes": 6, "sentence_axes": 5}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_own(tmp_path_factory.mktemp("own") / "own", n=40)
-    rows = datasets.read(folder)
-    for i, picture in enumerate(rows.pictures):
-        picture.split = "val" if i % 4 == 3 else "train"
-    datasets.save(rows)
-    return folder
 
 
 def recipe(base: Path, hubs: dict[str, Any], **settings: float) -> Recipe:

@@ -126,15 +126,15 @@ class Reranker:
         """Sentences -> their words (n, T, .) in half precision and lengths (n,), for `score`."""
         import torch
 
-        from tuwen.models.retrieval import word_states
+        from tuwen.models.retrieval import members_of, word_states
 
         framed, length = self.base.config["framed"], self.base.config["max_tokens"]
         encoded = self.base.tokenizer.encode(list(texts), length, bos=framed, eos=framed)
         ids, lengths = (torch.from_numpy(part) for part in encoded)
-        words = []
+        words, first = [], members_of(self.base.model)[0]  # the others' vectors are not asked for
         with torch.inference_mode():
             for some, own in zip(torch.split(ids, SENTENCES), torch.split(lengths, SENTENCES), strict=True):
-                states, _ = word_states(self.base.model, some.to(self.device), own.to(self.device))
+                states, _ = word_states(first, some.to(self.device), own.to(self.device))
                 words.append(self.cross.read_words(states).half())
         return torch.cat(words), lengths.to(self.device)
 
