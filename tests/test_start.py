@@ -109,3 +109,20 @@ def test_a_small_transformer_starts_from_a_larger(tmp_path: Path) -> None:
     (zh_cat,) = ids("猫")
     assert (rows[zh_dog] - rows[dog]).norm() < (rows[zh_cat] - rows[dog]).norm()
     assert not rows[tokenizer.pad_id].any()
+
+
+def test_a_source_that_reads_chinese_gives_its_own_vectors(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "dog", "runs", *"红狗跑蓝猫睡和"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    size = {"hidden_size": 12, "num_attention_heads": 2, "intermediate_size": 48, "num_hidden_layers": 1}
+    theirs = BertModel(BertConfig(vocab_size=len(vocabulary), **size))
+    theirs.save_pretrained(tmp_path)
+    tokenizer = SubwordTokenizer.train(ENGLISH * 3 + CHINESE * 3, size=600)
+    ours = BertModel(BertConfig(vocab_size=tokenizer.size, type_vocab_size=1, **size), add_pooling_layer=False)
+    start_bert(ours, str(tmp_path), tokenizer, ([], []))
+    rows, words = ours.embeddings.word_embeddings.weight, theirs.embeddings.word_embeddings.weight
+    ids, _ = tokenizer.encode(["狗"])
+    torch.testing.assert_close(rows[ids[0, 0]], words[vocabulary.index("狗")])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tuwen import graphs, images
 from tuwen.errors import DataError, GraphError
-from tuwen.files import sha256_text, write_atomic
+from tuwen.files import cache_folder, sha256_text, write_atomic
 from tuwen.images import Pixels, View
 from tuwen.progress import bar as progress_bar
 from tuwen.towers import Pooled, Tower
@@ -118,7 +118,7 @@ def extract(
     """
     view = view or tower.view
     about = _about(tower, kind, view)
-    folder = (cache or graphs.cache_folder() / "features") / sha256_text(json.dumps(about))[:24]
+    folder = (cache or cache_folder() / "features") / sha256_text(json.dumps(about))[:24]
     with ThreadPoolExecutor(max(2, graphs.cores())) as pool:
         contents = list(pool.map(images.content_id, paths))
         known = _read_index(folder)

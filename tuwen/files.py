@@ -6,6 +6,13 @@ import hashlib
 import os
 from pathlib import Path
 
+import platformdirs
+
+
+def cache_folder() -> Path:
+    """What can be made again (graphs, features, unpacked models) is kept here: $TUWEN_CACHE, or the user's cache."""
+    return Path(os.environ.get("TUWEN_CACHE") or platformdirs.user_cache_dir("tuwen"))
+
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write beside, flush to disk, then rename: a reader sees the old file or the new one, never a part.

@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import platformdirs
-
 from tuwen.errors import GraphError, ModelError
-from tuwen.files import write_atomic
+from tuwen.files import cache_folder, write_atomic
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,11 +22,6 @@ if TYPE_CHECKING:
 Axes: TypeAlias = Mapping[str, Mapping[int, str]]
 
 LIMIT = 2_000_000_000  # bytes: one protobuf message holds no more than 2 GiB
-
-
-def cache_folder() -> Path:
-    """Where graphs and features are kept: $TUWEN_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("TUWEN_CACHE") or platformdirs.user_cache_dir("tuwen"))
 
 
 def cores() -> int:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuwen import images
-from tuwen.files import sha256_text, write_atomic
-from tuwen.graphs import cache_folder
+from tuwen.files import cache_folder, sha256_text, write_atomic
 from tuwen.images import View
 from tuwen.progress import track
 

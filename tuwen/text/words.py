@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import re
 import unicodedata
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuwen.errors import DataError
+from tuwen.files import cache_folder
 
 SPACE = "▁"  # what a space is inside a subword
 HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -56,14 +56,12 @@ def dictionary() -> str:
 @lru_cache(maxsize=4)
 def segmenter(lines: str) -> Any:
     """A silent jieba with these extra words. Its cache is our own, not one in a shared temporary folder."""
-    from platformdirs import user_cache_dir
-
     with warnings.catch_warnings():  # it imports pkg_resources and holds invalid escapes
         warnings.simplefilter("ignore")
         import jieba
     jieba.setLogLevel(logging.CRITICAL)
     cutter = jieba.Tokenizer()
-    folder = Path(os.environ.get("TUWEN_CACHE") or user_cache_dir("tuwen")) / f"jieba-{version('jieba')}"
+    folder = cache_folder() / f"jieba-{version('jieba')}"
     with suppress(OSError):  # a read-only home: jieba falls back to the temporary folder
         folder.mkdir(parents=True, exist_ok=True)
         cutter.tmp_dir = str(folder)

@@ -15,6 +15,7 @@ from tuwen.text import Tokenizer
 from tuwen.text.align import Ids, align
 from tuwen.towers.words import build_text_tower
 
+KNOWN = 0.9  # of Chinese tokens, in a model that reads Chinese
 WORDS = 5  # most probable translations that a word's first vector is made of
 
 
@@ -22,7 +23,7 @@ def start_bert(bert: nn.Module, source: str, tokenizer: Tokenizer, pairs: tuple[
     """Fill `bert` (a `transformers.BertModel` with our vocabulary) from the BERT-family model `source`.
 
     Layers, norms and places are copied. A token's vector becomes the mean of the vectors of the pieces that `source`
-    cuts its string into; a Chinese token, which an English model does not know, becomes the mean of the English tokens
+    cuts its string into. Where it is a model of English alone, a Chinese token becomes the mean of the English tokens
     that it translates, weighted by how often (IBM Model 1 over `pairs`: Chinese and English ids of the same pictures).
 
     Raises:
@@ -53,14 +54,22 @@ def start_bert(bert: nn.Module, source: str, tokenizer: Tokenizer, pairs: tuple[
 def _from_pieces(theirs: Tensor, tokenizer: Tokenizer, pieces: Tokenizer) -> tuple[Tensor, Tensor]:
     """(V, D) first vectors of our tokens, and (V,) whether `pieces` knew the token's string."""
     draw = torch.Generator().manual_seed(0)
+    theirs = theirs.float()
     rows = theirs.mean(0) + 0.5 * theirs.std(0) * torch.randn(tokenizer.size, theirs.shape[1], generator=draw)
     known = torch.zeros(tokenizer.size, dtype=torch.bool)
     texts = [tokenizer.decode([token]).strip() for token in range(tokenizer.size)]
-    chosen = [i for i, text in enumerate(texts) if text and "\ufffd" not in text and not HAN.search(text)]
+    chosen = [i for i, text in enumerate(texts) if text and "\ufffd" not in text]
     coded, lengths = pieces.encode([texts[token] for token in chosen])
-    frame = (pieces.unk_id, pieces.bos_id, pieces.eos_id)
-    for token, ids, length in zip(chosen, coded, lengths, strict=True):
-        parts = [int(i) for i in ids[:length] if i not in frame]
+    frame = (pieces.bos_id, pieces.eos_id)
+    cut = {
+        token: [int(i) for i in ids[:n] if i not in frame] for token, ids, n in zip(chosen, coded, lengths, strict=True)
+    }
+    han = {token: pieces.unk_id not in ids for token, ids in cut.items() if HAN.search(texts[token])}
+    if sum(han.values()) < KNOWN * len(han):  # the few Chinese characters of an English vocabulary mean little
+        cut = {token: ids for token, ids in cut.items() if token not in han}
+    for token, ids in cut.items():
+        parts = [i for i in ids if i != pieces.unk_id]
+        parts = [i for i in parts if pieces.decode([i])] or parts  # without SentencePiece's bare start of a word
         if parts:
             rows[token], known[token] = theirs[parts].mean(0), True
     for token, other in ((tokenizer.bos_id, pieces.bos_id), (tokenizer.eos_id, pieces.eos_id)):
