@@ -298,3 +298,11 @@ def test_command(tmp_path: Path) -> None:
         in CliRunner().invoke(app, ["scenes", report["folder"], "-n", "10", "--size", "16", "--seed", "5"]).stdout
     )
     assert CliRunner().invoke(app, ["scenes", str(tmp_path / "b"), "-n", "0"]).exit_code == 2
+
+
+def test_fewer_things_when_asked(tmp_path: Path) -> None:
+    few = write_scenes(tmp_path / "few", 40, size=16, things=2)
+    counts = {len(picture.scene["objects"]) for picture in few.pictures if picture.scene}
+    assert counts == {1, 2}
+    every = write_scenes(tmp_path / "few", 40, size=16)  # another request makes the folder anew
+    assert max(len(picture.scene["objects"]) for picture in every.pictures if picture.scene) == 4

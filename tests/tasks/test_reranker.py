@@ -122,8 +122,9 @@ def test_the_pipeline_scores_as_the_training_did_and_eval_tells_before_and_after
 ) -> None:
     trained = checkpoint.read_config(run)["validation"]
     result = evaluate.score(pipelines.load(str(run)), datasets.load(data), "val")
-    for key in ("i2t_r1", "t2i_r1", "rsum"):
-        assert result["metrics"][key] == pytest.approx(trained[key], abs=100 / 24)  # half precision may swap one
+    swap = 100 / 10  # half precision may swap two hits of one of the ten pictures, or of one of their 20 captions
+    for key, most in (("i2t_r1", swap), ("t2i_r1", swap / 2), ("rsum", 1.5 * swap)):
+        assert result["metrics"][key] == pytest.approx(trained[key], abs=most)
     plain = evaluate.score(pipelines.load(str(base)), datasets.load(data), "val")
     assert result["rerank"]["en"]["before"] == plain["per_language"]["en"]
     assert "first 20 hits" in result["protocol"]["reranker"]

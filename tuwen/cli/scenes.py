@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tuwen.cli.common import print_json, say
-from tuwen.scenes import write_scenes
+from tuwen.scenes import MOST, write_scenes
 
 
 def scenes(
@@ -16,10 +16,11 @@ def scenes(
     n: Annotated[int, typer.Option("-n", help="How many pictures.", min=1)] = 1000,
     size: Annotated[int, typer.Option(help="Pixels a side.", min=16)] = 64,
     seed: Annotated[int, typer.Option(help="The same seed makes the same bytes.")] = 0,
+    things: Annotated[int, typer.Option(help="Most things of a picture.", min=1, max=MOST)] = MOST,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make N pictures of coloured shapes with captions, questions and their true scenes."""
-    dataset = write_scenes(dest, n, size, seed)
+    dataset = write_scenes(dest, n, size, seed, things)
     splits = dataset.splits()
     if json:
         print_json({"folder": str(dest), "pictures": len(dataset), "splits": splits, "size": size, "seed": seed})

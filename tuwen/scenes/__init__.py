@@ -23,12 +23,13 @@ from tuwen.records import Manifest, Picture
 from tuwen.scenes.captions import describe
 from tuwen.scenes.questions import ask
 from tuwen.scenes.words import LANGUAGES
-from tuwen.scenes.world import COLOURS, GROUNDS, SHAPES, UNSEEN_KINDS, Scene, Thing, holds, make_scene, to_json
+from tuwen.scenes.world import COLOURS, GROUNDS, MOST, SHAPES, UNSEEN_KINDS, Scene, Thing, holds, make_scene, to_json
 
 __all__ = [
     "COLOURS",
     "GROUNDS",
     "LANGUAGES",
+    "MOST",
     "SHAPES",
     "UNSEEN_KINDS",
     "Scene",
@@ -113,11 +114,11 @@ OUTLINES = {
 }
 
 
-def make_row(number: int, seed: int) -> tuple[Scene, Picture]:
+def make_row(number: int, seed: int, things: int = MOST) -> tuple[Scene, Picture]:
     """The scene with this number and its line: captions, questions and the truth."""
     rng = Random(f"tuwen scenes {VERSION}/{seed}/{number}")
     split = split_of(number)
-    scene = make_scene(rng, unseen=split == "unseen")
+    scene = make_scene(rng, unseen=split == "unseen", most=things)
     name = f"s{number:06d}"
     row: dict[str, Any] = {
         "id": name,
@@ -130,8 +131,9 @@ def make_row(number: int, seed: int) -> tuple[Scene, Picture]:
     return scene, Picture(**row)
 
 
-def write_scenes(dest: Path, n: int, size: int = 64, seed: int = 0) -> Dataset:
-    """Make `n` pictures of `size` pixels a side in the folder `dest`: written beside, then renamed.
+def write_scenes(dest: Path, n: int, size: int = 64, seed: int = 0, things: int = MOST) -> Dataset:
+    """Make `n` pictures of `size` pixels a side, each of at most so many `things`, in the folder `dest`: written
+    beside, then renamed.
 
     A folder that this function made is kept where it was made with the same arguments and replaced, whole, where with
     others. DataError: any other folder that is not empty, or one whose rows or files were changed since.
@@ -139,7 +141,7 @@ def write_scenes(dest: Path, n: int, size: int = 64, seed: int = 0) -> Dataset:
     dest = dest.absolute()
     if n < 1 or size < MIN_SIDE:
         raise DataError(f"{dest}: can't make {n} pictures of {size} pixels; ask for at least 1 of {MIN_SIDE}")
-    made = {"version": VERSION, "pictures": n, "size": size, "seed": seed}
+    made = {"version": VERSION, "pictures": n, "size": size, "seed": seed, "things": things}
     if _is_kept(dest, made):
         return load(dest)
     beside, gone = dest.with_name(f".{dest.name}.making"), dest.with_name(f".{dest.name}.gone")
@@ -147,7 +149,7 @@ def write_scenes(dest: Path, n: int, size: int = 64, seed: int = 0) -> Dataset:
         for litter in (beside, gone):
             shutil.rmtree(litter, ignore_errors=True)
         (beside / "images").mkdir(parents=True)
-        dataset = _fill(beside, n, size, seed, made)
+        dataset = _fill(beside, made)
         if dest.exists():
             dest.rename(gone)
         beside.rename(dest)
@@ -159,11 +161,12 @@ def write_scenes(dest: Path, n: int, size: int = 64, seed: int = 0) -> Dataset:
     return replace(dataset, folder=dest)
 
 
-def _fill(folder: Path, n: int, size: int, seed: int, made: dict[str, int]) -> Dataset:
+def _fill(folder: Path, made: dict[str, int]) -> Dataset:
     """Draw the pictures and write the rows; the manifest says how they were made and what they were then."""
     pictures = []
+    n, size, seed = made["pictures"], made["size"], made["seed"]
     for number in track(range(n), n, "drawing"):
-        scene, picture = make_row(number, seed)
+        scene, picture = make_row(number, seed, made["things"])
         draw_scene(scene, size).save(folder / picture.file_name)
         pictures.append(picture)
     lines = "".join(to_line(picture) + "\n" for picture in pictures)

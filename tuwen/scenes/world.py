@@ -21,6 +21,7 @@ COLOURS = {
 GROUNDS = {"grey": (200, 200, 200), "sky": (190, 215, 245), "sand": (238, 222, 180), "mint": (190, 230, 205)}
 SIZES = {"large": (0.22, 0.28), "small": (0.10, 0.14)}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+MOST = 4  # things of a scene
 APART = 0.2  # nearer than this on an axis, two centres have no relation along it
 GAP = 0.02  # between two shapes, and between a shape and the edge
 ALL_KINDS = [(shape, colour) for shape in SHAPES for colour in COLOURS]
@@ -70,9 +71,9 @@ def to_json(scene: Scene) -> dict[str, Any]:
     }
 
 
-def make_scene(rng: Random, unseen: bool = False) -> Scene:
-    """A random scene of one to four things; with `unseen`, one kind at least is never shown in train."""
-    kinds = _choose_kinds(rng, rng.randint(1, 4), unseen)
+def make_scene(rng: Random, unseen: bool = False, most: int = MOST) -> Scene:
+    """A random scene of one to `most` things; with `unseen`, one kind at least is never shown in train."""
+    kinds = _choose_kinds(rng, rng.randint(1, most), unseen)
     large = rng.randint(0, min(len(kinds), 2))  # three large ones would leave no room
     sizes = ["large"] * large + ["small"] * (len(kinds) - large)
     rng.shuffle(sizes)
