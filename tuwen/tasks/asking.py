@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -116,8 +117,9 @@ class Asked:
     def __len__(self) -> int:
         return len(self.questions)
 
-    @property
+    @cached_property
     def answers(self) -> list[list[str]]:
+        """What people said to each question. Kept: half a million questions are not read through at each access."""
         return [question.answers for question in self.questions]
 
     def batch(
