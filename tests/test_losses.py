@@ -188,6 +188,19 @@ def test_soft_nce_is_cross_entropy_and_least_at_the_teacher() -> None:
     assert float(losses.soft_nce(student, torch.zeros(5, 7))) == 0
 
 
+def test_distillation_is_soft_nce_in_each_language_and_still_at_the_teacher() -> None:
+    teacher, student = make_sim(5, 7, 6)[0].clamp(-1, 1), make_sim(5, 7, 7)[0].clamp(-1, 1)
+    zh = torch.tensor([True, False, True, True, False, False, True])
+    each = [losses.soft_nce(student[:, own], (10 * teacher[:, own]).exp(), 10) for own in (~zh, zh)]
+    assert float(losses.soft_nce_by_language(student, teacher, zh)) == pytest.approx(float(sum(each)) / 2, rel=1e-5)
+    alone = losses.soft_nce_by_language(student, teacher, torch.zeros(7, dtype=torch.bool))
+    assert float(alone) == pytest.approx(float(losses.soft_nce(student, (10 * teacher).exp(), 10)), rel=1e-5)
+    leaning = teacher.clone().requires_grad_()
+    losses.soft_nce_by_language(leaning, teacher, zh).backward()
+    assert leaning.grad is not None
+    assert leaning.grad.abs().max() < 1e-6
+
+
 @quick
 @given(sizes)
 def test_cmpm_and_sdm_equal_the_triple_loop(size: tuple[int, int, int]) -> None:
@@ -267,7 +280,12 @@ def make_batch(pictures: int, each: int, dtype: torch.dtype = torch.float32) -> 
 
 def test_every_loss_is_under_the_common_tests() -> None:
     others = {"cmpc", "same_label", "mine_hardest", "norm_penalty", "reconstruction", "adversarial"}
-    others |= {"advantages", "info_nce_by_language", "reinforce"}  # tests/tasks/test_captioning.py, and below
+    others |= {
+        "advantages",
+        "info_nce_by_language",
+        "reinforce",
+        "soft_nce_by_language",
+    }  # tests/tasks/test_captioning.py, and below
     others |= {"flow_matching", "fool", "gaussian_kl", "judge_true_and_false", "slope_penalty"}  # tests/models/
     assert set(losses.__all__) == by_name().keys() | others
 

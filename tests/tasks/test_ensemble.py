@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from own_captions import HUBS
+from torch.nn import functional as F
 
-from tuwen import checkpoint, pipelines, train
+from tuwen import checkpoint, losses, pipelines, train
 from tuwen import dataset as datasets
-from tuwen.config import Recipe, parse_recipe
+from tuwen.config import Recipe, RetrievalRecipe, parse_recipe
+from tuwen.config.retrieval import LossConfig
 from tuwen.errors import ConfigError, ModelError
 from tuwen.models.retrieval import EXTRA, DualEncoder, Ensemble, grid_features, members_of, word_states
 from tuwen.tasks import start_task
@@ -156,3 +158,26 @@ def test_a_reranker_reads_the_first_member_and_ranks_by_all(base: Path, data: Pa
         torch.testing.assert_close(vectors, model.embed_sentences(ids, lengths))
         regions = torch.randn(2, 3, 12)
         assert torch.equal(grid_features(model, regions), grid_features(first, regions))
+
+
+def test_a_student_learns_how_its_teachers_compare(base: Path, other: Path, data: Path) -> None:
+    made = recipe(base, None, members=1)
+    assert isinstance(made, RetrievalRecipe)
+    made.loss = LossConfig(info_nce=0.5, distil=1.0, distil_scale=5.0, teachers=f"{base}, {other}")
+    task = start_task(made, datasets.load(data))
+    assert isinstance(task, RetrievalTask)
+    batch = task.train[0]
+    first, second = (pipelines.load(str(run)) for run in (base, other))
+    texts = [task.train.pairs.captions[int(c)] for c in batch["captions"]]
+    told = sum(one.embed_features(batch["pictures"].numpy()) @ one.embed_texts(texts).T for one in (first, second)) / 2
+    image, text, _ = task.model(batch["pictures"], batch["ids"], batch["lengths"])
+    sim = F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
+    expected = losses.soft_nce_by_language(sim, torch.from_numpy(told), batch["caption_zh"], 5.0)
+    parts = task.losses(task.model, batch, 0.0)
+    assert set(parts) == {"info_nce", "distil"}
+    assert float(parts["distil"].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
+def test_teachers_and_their_weight_go_together() -> None:
+    with pytest.raises(ValueError, match=r"loss\.distil and loss\.teachers go together"):
+        LossConfig(info_nce=1.0, distil=1.0)

@@ -101,6 +101,15 @@ class LossConfig(Part):
     reconstruction: float = Field(0.0, ge=0)  # a picture's feature read back from it and from its captions
     adversarial: float = Field(0.0, ge=0)  # a discriminator that must not tell pictures from captions
     captions: float = Field(0.0, ge=0)  # InfoNCE between the captions of one picture in two languages
+    distil: float = Field(0.0, ge=0)  # cross entropy to how `teachers`, on average, find the batch's pictures alike
+    distil_scale: float = Field(10.0, gt=0)  # of both sides' similarities there: softer than the model's own
+    teachers: str | None = None  # runs parted by commas, trained on the same data (same tower, same tokens)
+
+    @model_validator(mode="after")
+    def _taught(self) -> LossConfig:
+        if bool(self.distil) != bool(self.teachers):
+            raise ValueError("loss.distil and loss.teachers go together")
+        return self
 
     @model_validator(mode="after")
     def _some_loss(self) -> LossConfig:

@@ -9,7 +9,14 @@ never a negative one. Half precision goes in safely (sums run in float32), and a
 from tuwen.losses.auxiliary import adversarial, reconstruction
 from tuwen.losses.captioning import advantages, reinforce
 from tuwen.losses.common import same_label
-from tuwen.losses.contrastive import info_nce, info_nce_by_language, n_pair, norm_penalty, soft_nce
+from tuwen.losses.contrastive import (
+    info_nce,
+    info_nce_by_language,
+    n_pair,
+    norm_penalty,
+    soft_nce,
+    soft_nce_by_language,
+)
 from tuwen.losses.generation import flow_matching, fool, gaussian_kl, judge_true_and_false, slope_penalty
 from tuwen.losses.matching import cmpc, cmpm, sdm
 from tuwen.losses.ranking import hinge, hinge_hardest, hinge_sum, mine_hardest
@@ -37,4 +44,5 @@ __all__ = [
     "sdm",
     "slope_penalty",
     "soft_nce",
+    "soft_nce_by_language",
 ]

@@ -86,6 +86,15 @@ def soft_nce(sim: Tensor, targets: Tensor, scale: float | Tensor = 20.0) -> Tens
     return (_soft_one_way(logits, targets) + _soft_one_way(logits.T, targets.T)) / 2
 
 
+def soft_nce_by_language(sim: Tensor, teacher: Tensor, zh: Tensor, scale: float = 10.0) -> Tensor:
+    """The mean over languages of `soft_nce` to a `teacher`'s similarities (P, C) at the same scale: distillation
+    (Hinton et al. 2015) at the temperature 1 / `scale`. `zh` (C,) bool, true where a caption is Chinese.
+    """
+    targets = (scale * (teacher.double() - teacher.max())).exp()
+    spoken = [own for own in (~zh, zh) if own.any()]
+    return torch.stack([soft_nce(sim[:, own], targets[:, own], scale) for own in spoken]).mean()
+
+
 def _soft_one_way(logits: Tensor, targets: Tensor) -> Tensor:
     mass = targets.sum(1)
     counted = mass > 0

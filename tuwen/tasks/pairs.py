@@ -172,6 +172,7 @@ class PairBatches(TorchDataset[dict[str, Tensor]]):
             "ids": ids,
             "lengths": lengths,
             "rows": torch.from_numpy(rows),  # (P,) the pictures' places in the split
+            "captions": torch.tensor(chosen),  # (C,) the captions' places in the split
             "owner": owners,  # (C,)
             "labels": labels,  # (P,)
             "caption_labels": labels[owners],  # (C,)

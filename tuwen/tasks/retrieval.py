@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tuwen.models.retrieval import (
     Hubs,
     PictureEncoder,
     RecurrentEncoder,
+    join,
     members_of,
 )
 from tuwen.tasks.members import check_starts, find_starts
@@ -121,12 +123,29 @@ class RetrievalTask:
             for member in members:
                 if isinstance(member.sentence, BertEncoder):
                     start_bert(member.sentence.bert, recipe.model.text.pretrained, self.tokenizer, pairs)
+        self.taught = self._hear(recipe.loss.teachers)
         for factor, params in self.groups():
             for param in params if not factor else ():
                 param.requires_grad_(False)  # what does not move costs no backward pass
 
+    def _hear(self, teachers: str | None) -> tuple[Tensor, Tensor] | None:
+        """The teachers' vectors of all training pictures (n, W) and captions (m, W), side by side: their dot products
+        are the mean of the teachers' similarities."""
+        image: list[Tensor] = []
+        text: list[Tensor] = []
+        for run in [checkpoint.find_run(name.strip()) for name in teachers.split(",")] if teachers else []:
+            config = checkpoint.read_config(run, self.name)
+            model = build_model(config).eval()
+            self._load(model, run, config)
+            pairs = self.train.pairs
+            ids = encode_captions(pairs.captions, load_tokenizer(run), config["max_tokens"], config["framed"])
+            vectors = self._embed(model, replace(pairs, ids=ids), plain=True)
+            for side, own in zip((image, text), vectors, strict=True):
+                side.append(torch.from_numpy(own))
+        return (join(image), join(text)) if teachers else None
+
     def _load(self, model: nn.Module, start: Path, began: dict[str, Any]) -> None:
-        """The weights of a run that this one goes on from; what only its losses needed is left there."""
+        """The weights of a run that this one goes on or learns from; what only its losses needed is left there."""
         tower = describe_tower(self.tower, self.image, self.recipe.data)
         if not tower["inside"] and tower["sha256"] != began["tower"]["sha256"]:
             raise ModelError(
@@ -222,6 +241,10 @@ class RetrievalTask:
             between = unit[~zh] @ unit[zh].T  # (English, Chinese)
             same = losses.same_label(owners[~zh], owners[zh])
             parts["captions"] = losses.info_nce(between, same, inner.scale, config.smoothing)
+        if self.taught:
+            pictures, captions = gather(batch["rows"]).cpu(), gather(batch["captions"]).cpu()
+            told = (self.taught[0][pictures] @ self.taught[1][captions].T).to(sim.device)
+            parts["distil"] = losses.soft_nce_by_language(sim, told, zh, config.distil_scale)
         if config.cmpm:
             parts["cmpm"] = losses.cmpm(image, text, labels, owners)
         if config.cmpc:

@@ -4,7 +4,7 @@ from tuwen.models.retrieval.adapter import Adapter
 from tuwen.models.retrieval.attentive import AttentivePicture
 from tuwen.models.retrieval.cross import Cross, grid_features, word_states
 from tuwen.models.retrieval.dual import DualEncoder
-from tuwen.models.retrieval.ensemble import Ensemble, members_of
+from tuwen.models.retrieval.ensemble import Ensemble, join, members_of
 from tuwen.models.retrieval.hubs import EXTRA, Hubs
 from tuwen.models.retrieval.picture import PictureEncoder
 from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
@@ -21,6 +21,7 @@ __all__ = [
     "PictureEncoder",
     "RecurrentEncoder",
     "grid_features",
+    "join",
     "members_of",
     "word_states",
 ]
