@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,3 +128,13 @@ def test_bytes_without_a_scale_stay_bytes() -> None:
     tensors = {"picture": torch.ones(2, 2, dtype=torch.int8), "x.scale": torch.ones(2)}
     assert checkpoint.unpack(tensors).keys() == tensors.keys()
     assert checkpoint.unpack(tensors)["picture"].dtype == torch.int8
+
+
+def test_another_number_of_looks_is_another_model(tmp_path: Path) -> None:
+    checkpoint.write_tensors(tmp_path / checkpoint.WEIGHTS, {"a": torch.ones(2)})
+    config: dict[str, Any] = {"tower": {"sha256": "0"}, "model": {"image": {}}}
+    once = checkpoint.fingerprint(tmp_path, config)
+    config["model"]["image"] = {"looks": 1}
+    assert checkpoint.fingerprint(tmp_path, config) == once
+    config["model"]["image"] = {"looks": 2}
+    assert checkpoint.fingerprint(tmp_path, config) != once

@@ -65,8 +65,10 @@ def read_config(folder: Path, task: str | None = None) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path, config: dict[str, Any]) -> str:
-    """What tells a run's vectors from those of every other: its weights and its tower's."""
-    return sha256_text(f"{sha256_file(folder / WEIGHTS)} {config['tower']['sha256']}")[:16]
+    """What tells a run's vectors from those of every other: its weights, its tower's, and how often it looks."""
+    looks = config["model"].get("image", {}).get("looks", 1)
+    often = f" {looks} looks" if looks > 1 else ""
+    return sha256_text(f"{sha256_file(folder / WEIGHTS)} {config['tower']['sha256']}{often}")[:16]
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

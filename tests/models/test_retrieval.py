@@ -12,6 +12,7 @@ from tuwen import graphs
 from tuwen.models.retrieval import AttentivePicture, DualEncoder, PictureEncoder, RecurrentEncoder
 from tuwen.models.retrieval.attentive import keep_some
 from tuwen.models.retrieval.export import picture_side, sentence_side
+from tuwen.models.retrieval.looks import MIDDLE, make_looks
 from tuwen.models.retrieval.sentence import by_length
 from tuwen.tasks.retrieval import build_model
 from tuwen.towers import build_tower
@@ -194,8 +195,8 @@ def test_sentences_by_length_come_back_in_order(chunk: int) -> None:
     assert torch.equal(by_length(encode, ids(), LENGTHS, chunk), encode(ids(), LENGTHS))
 
 
-@pytest.mark.parametrize("features", ["pooled", "grid", "map"])
-def test_the_exported_picture_side_equals_the_module(features: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("features", "looks"), [("pooled", 1), ("grid", 4), ("map", 2)])
+def test_the_exported_picture_side_equals_the_module(features: str, looks: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     tower = build_tower("lite0", size=64, pretrained=False)
     made = config()
@@ -203,7 +204,7 @@ def test_the_exported_picture_side_equals_the_module(features: str, tmp_path: Pa
         "pooled": {"features": "pooled"},
         "grid": {"features": "grid", "pooling": "gpo", "hidden": 8},
         "map": {"features": "map", "pooling": "attention", "heads": 3},
-    }[features]
+    }[features] | {"looks": looks}
     made |= {"features": tower.behead().out_features if features == "map" else None}
     model = build_model({**made, "in_width": tower.grid_width}).eval()
     model.tower = tower
@@ -213,3 +214,34 @@ def test_the_exported_picture_side_equals_the_module(features: str, tmp_path: Pa
     graphs.export(side, tuple(inputs.values()), tuple(inputs), tmp_path / "g.onnx")
     got = graphs.open_graph(tmp_path / "g.onnx").run(None, {"pixels": pixels.numpy()})[0]
     np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_looks_are_the_picture_its_middle_and_their_mirror_images() -> None:
+    ramp = torch.linspace(0, 255, 40)  # of a linear picture, a closer look is linear again
+    pixels = ramp.round().to(torch.uint8)[None, None, :, None].expand(1, 40, 40, 3)
+    whole, middle_mirrored, mirrored, middle = make_looks(pixels, 4)
+    assert torch.equal(whole, pixels)
+    assert torch.equal(mirrored, torch.from_numpy(pixels.numpy()[:, :, ::-1].copy()))
+    row = middle[0, 20, :, 0]
+    edge = round(40 * (1 - MIDDLE) / 2)
+    inner = slice(edge + 1, -edge - 1)
+    along = edge - 0.5 + (np.arange(40) + 0.5) * (40 - 2 * edge) / 40
+    np.testing.assert_allclose(row[inner], np.interp(along, np.arange(40), pixels[0, 0, :, 0])[inner], atol=1.0)
+    assert torch.equal(middle_mirrored, middle.flip(2))
+    assert len(make_looks(pixels, 2)) == 2
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_vector_is_the_mean_of_its_looks(members: int) -> None:
+    torch.manual_seed(0)
+    tower = build_tower("lite0", size=64, pretrained=False)
+    made = config()
+    made["model"] |= {"members": members, "image": {"features": "grid", "looks": 3}}  # type: ignore[operator]
+    model = build_model({**made, "in_width": tower.grid_width}).eval()
+    pixels = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        each = [model.embed_pictures(tower(look)) for look in make_looks(pixels, 3)]  # of features: one look
+        model.tower = tower
+        got = model.embed_pictures(pixels)
+    slow = np.mean([vectors.numpy() for vectors in each], 0)
+    np.testing.assert_allclose(got, slow / np.linalg.norm(slow, axis=1, keepdims=True), atol=1e-5)

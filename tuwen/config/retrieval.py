@@ -38,6 +38,7 @@ class ImageConfig(TowerConfig):
     dropout: float = Field(0.0, ge=0, lt=1)
     region_dropout: float = Field(0.0, ge=0, lt=1)
     init: Literal["xavier", "normal", "default"] = "xavier"
+    looks: int = Field(1, ge=1, le=4)  # at a picture to embed it: whole, its middle mirrored, mirrored, its middle
 
     @model_validator(mode="after")
     def _attention_over_the_map(self) -> ImageConfig:

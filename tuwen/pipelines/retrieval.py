@@ -106,6 +106,7 @@ class Retrieval:
         config = self.config
         return {
             "tower": config["tower"]["name"],
+            "looks": config["model"]["image"].get("looks", 1),
             "pretrained": config["pretrained"],
             "seed": config["seed"],
             "tokeniser": f"{self.tokenizer.kind}, {self.tokenizer.size} ids",

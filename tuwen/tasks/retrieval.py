@@ -353,7 +353,7 @@ def build_model(config: dict[str, Any]) -> DualEncoder | Ensemble:
     hubs = _build_hubs(model, *config["hubs"]) if config.get("hubs") else None
     if model.members == 1:
         return _build_member(model, config, hubs)
-    return Ensemble([_build_member(model, config) for _ in range(model.members)], hubs)
+    return Ensemble([_build_member(model, config) for _ in range(model.members)], hubs, model.image.looks)
 
 
 def _build_member(model: RetrievalConfig, config: dict[str, Any], hubs: Hubs | None = None) -> DualEncoder:
@@ -389,6 +389,7 @@ def _build_member(model: RetrievalConfig, config: dict[str, Any], hubs: Hubs | N
         decoder=nn.Linear(model.width, config["in_width"]) if "reconstruction" in side else None,
         discriminator=discriminator if "adversarial" in side else None,
         hubs=hubs,
+        looks=image.looks,
     )
 
 

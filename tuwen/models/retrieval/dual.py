@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tuwen.layers import l2_normalise
 from tuwen.models.retrieval.attentive import AttentivePicture
 from tuwen.models.retrieval.hubs import Hubs
+from tuwen.models.retrieval.looks import embed_looks
 from tuwen.models.retrieval.picture import PictureEncoder
 from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
 
@@ -31,6 +32,7 @@ class DualEncoder(nn.Module):
         decoder: reads a picture's mean feature (D) back from an embedding (W), for the reconstruction loss.
         discriminator: tells embeddings of pictures from those of sentences, for the adversarial loss.
         hubs: takes hubness off what is embedded; the losses see the vectors without it.
+        looks: at each picture whose pixels are given, to embed it (`looks.py`); the losses see one.
     """
 
     def __init__(
@@ -46,13 +48,14 @@ class DualEncoder(nn.Module):
         decoder: nn.Linear | None = None,
         discriminator: nn.Module | None = None,
         hubs: Hubs | None = None,
+        looks: int = 1,
     ) -> None:
         super().__init__()
         self.picture, self.sentence, self.tower, self.pooled = picture, sentence, tower, pooled
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.max_scale = max_scale
         self.classifier = nn.Parameter(classifier) if classifier is not None else None
-        self.decoder, self.discriminator, self.hubs = decoder, discriminator, hubs
+        self.decoder, self.discriminator, self.hubs, self.looks = decoder, discriminator, hubs, looks
 
     @property
     def scale(self) -> Tensor:
@@ -68,7 +71,8 @@ class DualEncoder(nn.Module):
 
     def embed_pictures(self, batch: Tensor, *, plain: bool = False) -> Tensor:
         """Features or pixels -> (B, W), unit length; (B, W + EXTRA) where there are `hubs`, unless `plain`."""
-        vectors = l2_normalise(self.picture(self.regions(batch)))
+        looks = 1 if self.tower is None else self.looks
+        vectors = embed_looks(lambda look: l2_normalise(self.picture(self.regions(look))), batch, looks)
         return vectors if self.hubs is None or plain else self.hubs.mark_pictures(vectors)
 
     def embed_sentences(self, ids: Tensor, lengths: Tensor, *, plain: bool = False) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tuwen.models.retrieval.dual import DualEncoder
 from tuwen.models.retrieval.hubs import Hubs
+from tuwen.models.retrieval.looks import embed_looks
 
 if TYPE_CHECKING:
     from tuwen.towers import Tower
@@ -25,13 +26,14 @@ class Ensemble(nn.Module):
     Args:
         members: without towers of their own, of one width.
         hubs: takes hubness off the joined vectors.
+        looks: as of a `DualEncoder`.
     """
 
-    def __init__(self, members: Sequence[DualEncoder], hubs: Hubs | None = None) -> None:
+    def __init__(self, members: Sequence[DualEncoder], hubs: Hubs | None = None, looks: int = 1) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.tower: Tower | None = None
-        self.hubs = hubs
+        self.hubs, self.looks = hubs, looks
 
     def regions(self, batch: Tensor) -> Tensor:
         """As of one member: all of them look at the same features."""
@@ -43,9 +45,12 @@ class Ensemble(nn.Module):
 
     def embed_pictures(self, batch: Tensor, *, plain: bool = False) -> Tensor:
         """Features or pixels -> (B, k W), unit length; (B, k W + EXTRA) where there are `hubs`, unless `plain`."""
-        regions = self.regions(batch)
-        vectors = join([member.embed_pictures(regions) for member in self.members])  # type: ignore[operator]
+        vectors = embed_looks(self._join_pictures, batch, 1 if self.tower is None else self.looks)
         return vectors if self.hubs is None or plain else self.hubs.mark_pictures(vectors)
+
+    def _join_pictures(self, batch: Tensor) -> Tensor:
+        regions = self.regions(batch)
+        return join([member.embed_pictures(regions) for member in self.members])  # type: ignore[operator]
 
     def embed_sentences(self, ids: Tensor, lengths: Tensor, *, plain: bool = False) -> Tensor:
         """(B, T) ids, (B,) lengths -> (B, k W), unit length; as for pictures with `hubs`."""
