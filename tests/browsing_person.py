@@ -86,11 +86,11 @@ class Person:
         self.page.locator(".viewer .captions").wait_for()
 
     def shoot(self, name: str) -> Path:
-        """A picture of the window, once every thumbnail in it is there."""
+        """A picture of the window, once every thumbnail in it is there; a closed list's have a box but never come."""
         self.page.wait_for_function(
             """() => [...document.querySelectorAll('main img, dialog img')].every((image) => {
                  const box = image.getBoundingClientRect();
-                 const seen = box.bottom > 0 && box.top < innerHeight && box.width > 0;
+                 const seen = box.bottom > 0 && box.top < innerHeight && image.checkVisibility();
                  return !seen || (image.complete && image.naturalWidth > 0);
                })"""
         )

@@ -25,7 +25,7 @@ def test_words_in_two_languages_find_the_picture_and_the_back_button_works(someo
     person.shoot("home")
     assert "motorcycle" in person.search("a red motorcycle")[0]
     person.shoot("search")
-    assert person.page.title() == "a red motorcycle · Tuwen"
+    expect(person.page).to_have_title("a red motorcycle · Tuwen")
     assert "motorcycle" in person.search("一辆红色的摩托车")[0]
     person.page.go_back()
     expect(person.page.locator("#q")).to_have_value("a red motorcycle")
@@ -37,12 +37,10 @@ def test_pages_follow_each_other_in_rows_that_keep_every_shape(someone: Meet, li
     person = someone()
     person.visit()
     person.settled()
-    for _ in range(40):
-        if len(person.names()) >= library.count:
-            break
+    pictures = person.page.locator(".grid .open")
+    while (shown := pictures.count()) < library.count:
         person.page.keyboard.press("End")
-        person.page.mouse.wheel(0, 4000)
-        person.page.wait_for_timeout(250)
+        expect(pictures).not_to_have_count(shown)
     names = person.names()
     assert len(names) == library.count
     assert len(set(names)) == library.count
@@ -106,6 +104,7 @@ def test_a_picture_is_asked_about_and_shows_where_the_model_looked(someone: Meet
     expect(heat).to_be_visible()
     box, picture = heat.bounding_box(), person.page.locator(".stage .frame").bounding_box()
     assert box == picture, "the map must lie on the picture"
+    expect(heat).not_to_have_js_property("width", 300)  # a canvas's own width: nothing is drawn yet
     drawn = heat.evaluate("(one) => new Set(one.getContext('2d').getImageData(0, 0, one.width, one.height).data).size")
     assert drawn > 8, "the map must not be one colour"
     person.shoot("asked")
@@ -193,6 +192,10 @@ def test_tuning_shows_before_and_after_with_the_verdict(someone: Meet, library: 
     expect(person.page.locator(".outcome tbody tr").first).to_contain_text("31.044.5+6 … +21")
     expect(person.page.locator(".outcome .command")).to_have_text(str(done["use"]))
     person.shoot("tuned")
+    person.page.get_by_text("Corrected captions").click()
+    expect(person.page.locator(".corrected li")).to_have_count(30)
+    person.page.locator(".corrected li").nth(3).scroll_into_view_if_needed()
+    person.shoot("corrections")
 
 
 def test_drawing(someone: Meet) -> None:
@@ -202,8 +205,9 @@ def test_drawing(someone: Meet) -> None:
     person.page.keyboard.press("Enter")
     drawn = person.page.locator(".drawn img")
     expect(drawn).to_have_count(4)
-    sizes = drawn.evaluate_all("all => all.map((one) => one.naturalWidth)")
-    assert all(size >= 32 for size in sizes)
+    person.page.wait_for_function(
+        "() => [...document.querySelectorAll('.drawn img')].every((one) => one.naturalWidth >= 32)"
+    )
     person.shoot("drawn")
     person.page.get_by_label("Find pictures like it").first.click()
     expect(person.page.locator(".dropped img")).to_be_visible()

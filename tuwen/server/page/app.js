@@ -1,5 +1,5 @@
 // What every part of the page shares: the words, the place, the selection, the picture that was dropped.
-import { createContext, useContext, useEffect, useState } from "./vendor/preact.js";
+import { createContext, useContext, useEffect, useLayoutEffect, useState } from "./vendor/preact.js";
 import { Problem } from "./api.js";
 
 export const App = createContext(null);
@@ -11,6 +11,13 @@ export function told(t, error) {
   if (error.status === 0) return t("error_offline");
   if (error.status === 401) return t("error_token");
   return error.message;
+}
+
+/** What somebody types is the field's own until it is committed, whatever is drawn anew meanwhile; it follows `value` when that changes. */
+export function useDraft(value) {
+  const [text, type] = useState(value);
+  useLayoutEffect(() => type(value), [value]); // at once: after the paint it would take the next keys away
+  return [text, type];
 }
 
 /** What an address answers: {data, error, loading, reload}; loaded anew when `key` changes. */

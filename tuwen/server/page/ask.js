@@ -20,7 +20,7 @@ export function Ask({ of, look, looking }) {
     try {
       const answer = await ask(of, question.trim());
       set((before) => [answer, ...before.filter((one) => one.question !== answer.question)]);
-      type("");
+      type((now) => (now === question ? "" : now)); // the next question may be half written
       look(answer.attention);
       say(`${answer.sure ? "" : `${t("not_sure")} `}${answer.best[0].text}`);
     } catch (problem) {

@@ -2,7 +2,8 @@
 import { html, useState } from "./vendor/preact.js";
 import { useApp } from "./app.js";
 import { Ask, Describe, Heat } from "./ask.js";
-import { go } from "./route.js";
+import { Field } from "./parts.js";
+import { go, here } from "./route.js";
 
 export function Dropped({ image }) {
   const { t, route } = useApp();
@@ -16,8 +17,8 @@ export function Dropped({ image }) {
     <div class="beside">
       ${route.q && html`<label class="slider"><span>${t("words_or_picture")}</span>
         <span class="ends"><span>${t("words_more")}</span>
-        <input type="range" min="0.1" max="0.9" step="0.1" value=${route.weight || "0.5"} aria-label=${t("words_or_picture")}
-          onChange=${(event) => go({ ...route, weight: event.currentTarget.value }, { replace: true })} />
+        <${Field} type="range" min="0.1" max="0.9" step="0.1" value=${route.weight || "0.5"} aria-label=${t("words_or_picture")}
+          commit=${(weight) => go({ ...here(), weight }, { replace: true })} />
         <span>${t("picture_more")}</span></span></label>`}
       <${Describe} of=${{ file: image.file }} />
       <${Ask} of=${{ file: image.file }} look=${look} looking=${attention} />

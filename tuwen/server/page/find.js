@@ -1,11 +1,11 @@
 // The search box, its filters, and what was found.
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { useApp, useHits } from "./app.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
+import { useApp, useDraft, useHits } from "./app.js";
 import { search } from "./api.js";
 import { Grid } from "./grid.js";
 import { Icon } from "./icons.js";
-import { Button, Choice, Failure, Sentinel, Skeleton, State, Warnings } from "./parts.js";
-import { ASKED, address, follow, go } from "./route.js";
+import { Button, Choice, Failure, Field, Sentinel, Skeleton, State, Warnings } from "./parts.js";
+import { ASKED, address, follow, go, here } from "./route.js";
 import { Dropped } from "./dropped.js";
 
 const FILTERS = ["without", "after", "before", "folder", "camera", "format", "min_side"];
@@ -15,15 +15,14 @@ const pick = (route, keys) => Object.fromEntries(keys.filter((key) => route[key]
 
 export function SearchBox() {
   const { t, route, image, take, forget } = useApp();
-  const [text, type] = useState(route.q || "");
+  const [text, type] = useDraft(route.q || "");
   const [open, show] = useState(false);
   const input = useRef();
   const file = useRef();
-  useEffect(() => type(route.q || ""), [route.q, route.view]);
   const submit = (event) => {
     event.preventDefault();
-    const { q: _, all: __, ...kept } = pick(route, ASKED);
-    go({ q: text.trim(), ...(image && { image: route.image }), ...kept });
+    const { q: _, all: __, ...kept } = pick(here(), [...ASKED, "image"]);
+    go({ q: text.trim(), ...kept });
     if (matchMedia("(pointer: coarse)").matches) input.current.blur();
   };
   const count = FILTERS.filter((key) => route[key]).length + Number((route.mode || "vector") !== "vector") + Number(route.sort === "date");
@@ -34,7 +33,7 @@ export function SearchBox() {
         <button type="button" aria-label=${t("remove", { what: t("your_picture") })} onClick=${forget}><${Icon} name="close" size="14" /></button></span>`}
       <input ref=${input} id="q" type="search" name="q" value=${text} onInput=${(event) => type(event.currentTarget.value)} autocomplete="off"
         placeholder=${t("placeholder")} aria-label=${t("search_label")} maxlength="1000" enterkeyhint="search" />
-      ${text && html`<${Button} icon="close" kind="plain" label=${t("clear")} onClick=${() => { type(""); input.current.focus(); if (route.q) go({ ...route, q: "", picture: "" }); }} />`}
+      ${text && html`<${Button} icon="close" kind="plain" label=${t("clear")} onClick=${() => { type(""); input.current.focus(); if (route.q) go({ ...here(), q: "", picture: "" }); }} />`}
       <${Button} icon="picture" kind="plain" label=${t("by_picture")} onClick=${() => file.current.click()} />
       <input ref=${file} type="file" accept="image/*" hidden onChange=${(event) => { const [one] = event.currentTarget.files; if (one) take(one); event.currentTarget.value = ""; }} />
       <span class="bar" aria-hidden="true"></span>
@@ -49,9 +48,8 @@ export function SearchBox() {
 function Filters({ close }) {
   const { t, route, stats } = useApp();
   const panel = useRef();
-  const change = (key) => (value) => go({ ...pick(route, [...ASKED, "image"]), [key]: value }, { replace: !route.view });
-  const typed = (key) => (event) => change(key)(event.currentTarget.value.trim());
-  useEffect(() => {
+  const change = (key) => (value) => go({ ...pick(here(), [...ASKED, "image"]), [key]: value }, { replace: !here().view });
+  useLayoutEffect(() => { // at once: a focus that comes late takes the keys from where somebody types already
     panel.current.querySelector("button, input, select").focus();
     const outside = (event) => !panel.current.parentElement.contains(event.target) && close();
     addEventListener("pointerdown", outside);
@@ -59,10 +57,11 @@ function Filters({ close }) {
   }, []);
   const mode = t.has(`mode_${route.mode}`) ? route.mode : "vector";
   const select = (key, options, say = (value) => value) => html`<label><span>${t(key)}</span>
-    <select value=${route[key] || ""} onChange=${typed(key)}>
+    <select value=${route[key] || ""} onChange=${(event) => change(key)(event.currentTarget.value)}>
       <option value="">${t("any")}</option>
       ${options.map((value) => html`<option key=${value} value=${value}>${say(value)}</option>`)}
     </select></label>`;
+  const field = (key, rest) => html`<${Field} value=${route[key] || ""} commit=${change(key)} ...${rest} />`;
   return html`<div ref=${panel} id="filters" class="panel" role="dialog" aria-label=${t("filters")} onKeyDown=${(event) => { if (event.key === "Escape") { event.stopPropagation(); close(); } }}>
     <fieldset><legend>${t("match_by")}</legend>
       <${Choice} label=${t("match_by")} value=${mode} set=${(value) => change("mode")(value === "vector" ? "" : value)}
@@ -74,10 +73,10 @@ function Filters({ close }) {
         options=${["score", "date"].map((key) => [key, t(`sort_${key}`)])} />
     </fieldset>
     <div class="fields">
-      <label class="leading"><span>${t("without")}</span><input value=${route.without || ""} placeholder=${t("without_hint")} onChange=${typed("without")} maxlength="1000" /></label>
-      <label><span>${t("after")}</span><input type="date" value=${route.after || ""} onChange=${typed("after")} /></label>
-      <label><span>${t("before")}</span><input type="date" value=${route.before || ""} onChange=${typed("before")} /></label>
-      <label class="wide"><span>${t("folder")}</span><input value=${route.folder || ""} placeholder=${t("any")} list="folders" onChange=${typed("folder")} maxlength="1000" /></label>
+      <label class="leading"><span>${t("without")}</span>${field("without", { placeholder: t("without_hint"), maxlength: 1000 })}</label>
+      <label><span>${t("after")}</span>${field("after", { type: "date" })}</label>
+      <label><span>${t("before")}</span>${field("before", { type: "date" })}</label>
+      <label class="wide"><span>${t("folder")}</span>${field("folder", { placeholder: t("any"), list: "folders", maxlength: 1000 })}</label>
       <datalist id="folders">${(stats?.folders || []).map((folder) => html`<option key=${folder} value=${folder} />`)}</datalist>
       ${stats && Object.keys(stats.cameras).length > 0 && select("camera", Object.keys(stats.cameras))}
       ${stats && Object.keys(stats.formats).length > 1 && select("format", Object.keys(stats.formats))}
@@ -86,7 +85,7 @@ function Filters({ close }) {
     <label class="switch"><input type="checkbox" role="switch" checked=${route.all === "1"} onChange=${(event) => change("all")(event.currentTarget.checked ? "1" : "")} />
       <span><b>${t("all")}</b><small>${t("all_note")}</small></span></label>
     <footer>
-      <${Button} kind="plain" onClick=${() => go({ q: route.q, image: route.image })}>${t("filters_clear")}</${Button}>
+      <${Button} kind="plain" onClick=${() => go(pick(here(), ["q", "image"]))}>${t("filters_clear")}</${Button}>
       <${Button} kind="main" onClick=${close}>${t("filters_close")}</${Button}>
     </footer>
   </div>`;
@@ -101,7 +100,7 @@ function Chips() {
     return t.has(`chip_${key}_${value}`) ? t(`chip_${key}_${value}`) : t.has(`chip_${key}`) ? t(`chip_${key}`, { value }) : value;
   };
   return html`<ul class="chips">${chips.map((key) => html`<li key=${key} class="chip">${say(key)}
-    <button type="button" aria-label=${t("remove", { what: say(key) })} onClick=${() => go({ ...route, [key]: "" })}><${Icon} name="close" size="14" /></button></li>`)}</ul>`;
+    <button type="button" aria-label=${t("remove", { what: say(key) })} onClick=${() => go({ ...here(), [key]: "" })}><${Icon} name="close" size="14" /></button></li>`)}</ul>`;
 }
 
 export function Results() {

@@ -1,6 +1,6 @@
 // Small parts that several views use.
 import { html, useEffect, useLayoutEffect, useRef } from "./vendor/preact.js";
-import { told, useApp } from "./app.js";
+import { told, useApp, useDraft } from "./app.js";
 import { Icon } from "./icons.js";
 
 export const Button = ({ icon, kind = "", label, children, ...rest }) => html`<button
@@ -52,6 +52,17 @@ export function Dialog({ label, close, kind = "", children, onKeyDown }) {
   return html`<dialog ref=${ref} class=${kind} tabindex="-1" aria-label=${label} onKeyDown=${onKeyDown}
     onCancel=${(event) => { event.preventDefault(); close(); }}
     onClick=${(event) => event.target === ref.current && close()}>${children}</dialog>`;
+}
+
+/** A field that says what was typed when the browser finds it done: `commit(text)`. */
+export function Field({ value, commit, ...rest }) {
+  const [text, type] = useDraft(value);
+  const done = (event) => {
+    const said = event.currentTarget.value.trim();
+    type(said);
+    commit(said);
+  };
+  return html`<input ...${rest} value=${text} onInput=${(event) => type(event.currentTarget.value)} onChange=${done} />`;
 }
 
 /** A row of choices of which one holds. */

@@ -78,7 +78,7 @@ function Captions({ row, changed }) {
     fail(null);
     try {
       await correct(row.id, editing.text.trim(), editing.lang);
-      edit(null);
+      edit((now) => (now === editing ? null : now)); // somebody may have typed on meanwhile
       toast(t("saved"), "good");
       changed();
     } catch (problem) {

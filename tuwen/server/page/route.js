@@ -1,5 +1,5 @@
 // Where we are is in the address: the back button, a bookmark and a new tab all work.
-import { useEffect, useState } from "./vendor/preact.js";
+import { useLayoutEffect, useState } from "./vendor/preact.js";
 
 /** Keys of a search; everything else in the address is a place (`view`, `album`, `picture`). */
 export const ASKED = ["q", "without", "mode", "folder", "after", "before", "camera", "format", "min_side", "sort", "all", "weight"];
@@ -41,7 +41,7 @@ export function above(key, value) {
 
 export function useRoute() {
   const [route, set] = useState(here);
-  useEffect(() => {
+  useLayoutEffect(() => { // before anybody can click: a step that nobody hears of changes the address alone
     const changed = () => set(here());
     listeners.add(changed);
     addEventListener("popstate", changed);
