@@ -40,7 +40,7 @@ def draw(drawer: Drawer, wanted: list[tuple[str, int]], how: dict[str, Any], bat
     drawer.model.sampling = type(before)(**how)
     try:
         start = time.perf_counter()
-        drawn = list(drawer.each_of(wanted, batch=batch))
+        drawn = list(drawer.each_of(wanted, tries=1, batch=batch))
         return time.perf_counter() - start, drawn
     finally:
         drawer.model.sampling = before

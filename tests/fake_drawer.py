@@ -22,7 +22,7 @@ class FakeDrawer:
 
     task = "text-to-image"
     fingerprint = "d4aed4aed4aed4ae"
-    size, view = 32, View()
+    size, view, tries = 32, View(), 1
 
     def __init__(self, data: Dataset, way: str = "true") -> None:
         self.name, self.languages, self.way = way, ["en", "zh"], way

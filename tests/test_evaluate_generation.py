@@ -130,7 +130,15 @@ def test_pictures_that_are_no_scenes_are_not_checked(make_toy: Any, monkeypatch:
 
 def test_options_of_drawing_models_are_theirs(scenes: Dataset) -> None:
     other = SimpleNamespace(task="retrieval", name="finder")
-    for option in ({"judge": "x"}, {"features": "lite0"}, {"limit": 9}, {"steps": 2}, {"guidance": 1.0}, {"seed": 0}):
+    for option in (
+        {"judge": "x"},
+        {"features": "lite0"},
+        {"limit": 9},
+        {"steps": 2},
+        {"guidance": 1.0},
+        {"tries": 1},
+        {"seed": 0},
+    ):
         with pytest.raises(DataError, match=f"--{next(iter(option))} is for text-to-image"):
             evaluate.score(other, scenes, "train", **option)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no feature module 'lite9', did you mean 'lite"):

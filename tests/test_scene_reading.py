@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scene_reader import fits, ground, mentions, relation, side
 
 from tuwen.scenes import COLOURS, GROUNDS, SHAPES, Scene, Thing, draw_scene, make_row, to_json
+from tuwen.scenes.faults import find_faults
 from tuwen.scenes.reader import UNKNOWN, read_scene
 from tuwen.scenes.request import ATTRIBUTES, Group, Request, ask_for, satisfies, understand
 
@@ -171,3 +172,10 @@ def test_a_relation_of_a_group_holds_for_all_of_it() -> None:
     one, two = replace(STAR, x=0.2, y=0.1), replace(STAR, x=0.7, y=0.2)
     assert satisfies(Scene((one, two, RING), "sand"), request) == []
     assert satisfies(Scene((one, replace(two, y=0.6), RING), "sand"), request) == ["relation"]
+
+
+def test_faults_of_a_picture_for_a_sentence() -> None:
+    picture = draw_scene(Scene((Thing("star", "blue", "large", 0.5, 0.5, 0.24),), "grey"))
+    assert find_faults(picture, "a large blue star") == []
+    assert find_faults(picture, "两个蓝色五角星") == ["count", "colour", "shape"]
+    assert find_faults(picture, "a dog on the beach") is None

@@ -20,8 +20,7 @@ from tuwen.files import write_atomic
 from tuwen.indexing import describe, index_folder
 from tuwen.records import guess_language
 from tuwen.report import Page, Words, write_page
-from tuwen.scenes.reader import read_scene
-from tuwen.scenes.request import satisfies, understand
+from tuwen.scenes.faults import find_faults
 from tuwen.searching import Hit, Query, find
 from tuwen.store import FILES, LanceStore, check_model, open_store
 
@@ -248,11 +247,12 @@ def _draw(drawer: Drawer, folder: Path) -> list[dict[str, Any]]:
     """A picture of each sentence, enlarged into a file. `right`: whether the checker of scenes finds all of it."""
     drawn = []
     for number, one in enumerate(drawer.draw(DRAWN), 1):
-        asked = understand(one.prompt)
-        right = None if asked is None else not satisfies(read_scene(one.image), asked)
+        wrong = find_faults(one.image, one.prompt)
         file = folder / f"{number}.png"
         write_atomic(file, png(one.image.resize((SIDE, SIDE), Resampling.NEAREST)))
-        drawn.append({"file": str(file), "prompt": one.prompt, "seed": one.seed, "right": right})
+        drawn.append(
+            {"file": str(file), "prompt": one.prompt, "seed": one.seed, "right": None if wrong is None else not wrong}
+        )
     return drawn
 
 

@@ -17,8 +17,7 @@ from tuwen.files import write_atomic
 from tuwen.metrics.generation import nearest
 from tuwen.pipelines import Drawer
 from tuwen.report import Page, write_page
-from tuwen.scenes.reader import read_scene
-from tuwen.scenes.request import satisfies, understand
+from tuwen.scenes.faults import find_faults
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +36,7 @@ def write_drawn(
     lang: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    tries: int | None = None,
     seed: int | None = None,
 ) -> Path:
     """Draw the first `count` pictures of a split as `tuwen eval` does, and write `drawn.html` and a PNG of each.
@@ -49,7 +49,7 @@ def write_drawn(
     """
     part = dataset.select(split)
     samples = plan(dataset, part, split, pipeline.languages, lang, count, seed or 0, least=1)
-    drawn = list(draw(pipeline, samples, steps, guidance))
+    drawn = list(draw(pipeline, samples, steps, guidance, tries))
     training = dataset.select("train")
     kept = kept_pixels(pipeline, training, range(len(training)))
     rows, far = nearest(_coarse(np.stack([np.asarray(one) for one in drawn])), _coarse(kept))
@@ -117,10 +117,9 @@ def _beside(page: Page, picture: Image, title: str, said: str) -> dict[str, obje
 
 
 def _verdict(sample: Sample, picture: Image) -> str:
-    request = understand(sample.prompt)
-    if request is None:
+    wrong = find_faults(picture, sample.prompt)
+    if wrong is None:
         return "not checked: no thing of the scenes is named"
-    wrong = satisfies(read_scene(picture), request)
     return f"✗ wrong: {', '.join(wrong)}" if wrong else "✓ all right"
 
 

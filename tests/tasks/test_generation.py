@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from tuwen import checkpoint, pipelines, train
 from tuwen import dataset as datasets
 from tuwen.config import Recipe, load_recipe, parse_recipe
 from tuwen.errors import ConfigError, DataError, ModelError
+from tuwen.pipelines import drawer as drawer_module
 from tuwen.pipelines.drawer import Drawer, sheet
 from tuwen.tasks import restore_model, start_task
 from tuwen.tasks.generation import GenerationTask, one_caption_each
@@ -169,6 +171,46 @@ def test_a_run_draws(make_toy: Make, tmp_path: Path) -> None:
         drawer.draw(["a"], guidance=-1)
     with pytest.raises(ModelError, match="retrieval is needed"):
         pipelines.as_embedder(drawer)
+
+
+def test_a_picture_that_shows_the_wrong_shapes_is_drawn_again(
+    make_toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train.fit(recipe("flow"), make_toy(), tmp_path / "run")
+    drawer = pipelines.load(str(tmp_path / "run"))
+    assert isinstance(drawer, Drawer)
+    words = ["a red circle", "a blue star"]
+    first = drawer.draw(words, seed=3, tries=1)
+    assert drawer.tries == 1
+    assert [one.wrong for one in first] == [None, None]
+    read: list[tuple[str, bytes]] = []
+
+    def find(faults: dict[str, list[list[str]]]) -> Callable[[Image.Image, str], list[str] | None]:
+        left = {prompt: iter(each) for prompt, each in faults.items()}
+
+        def of(picture: Image.Image, prompt: str) -> list[str] | None:
+            read.append((prompt, picture.tobytes()))
+            return next(left[prompt]) if prompt in left else None
+
+        return of
+
+    told = {words[0]: [["shape", "colour"], ["shape"], ["count", "size", "shape"]], words[1]: [["count"], []]}
+    monkeypatch.setattr(drawer_module, "find_faults", find(told))
+    red, blue = drawer.draw(words, seed=3, tries=3)
+    assert (red.wrong, blue.wrong) == (["shape"], [])
+    tried = {word: [pixels for prompt, pixels in read if prompt == word] for word in words}
+    assert [len(tried[word]) for word in words] == [3, 2]  # the star was right at the second try
+    assert [tried[word][0] for word in words] == [one.image.tobytes() for one in first]  # a first try is the picture
+    assert (red.image.tobytes(), blue.image.tobytes()) == (tried[words[0]][1], tried[words[1]][1])
+    assert len({*tried[words[0]]}) == 3
+    monkeypatch.setattr(drawer_module, "find_faults", find(told))
+    assert [one.image.tobytes() for one in drawer.draw(words, seed=3, tries=3)] == [
+        one.image.tobytes() for one in (red, blue)
+    ]
+    monkeypatch.setattr(drawer_module, "find_faults", find({}))  # words that name no shape: nothing to hold against it
+    assert drawer.draw(words, seed=3, tries=3)[0].image.tobytes() == first[0].image.tobytes()
+    with pytest.raises(ConfigError, match="tries 65"):
+        drawer.draw(words, tries=65)
 
 
 def test_what_people_watch(make_toy: Make) -> None:

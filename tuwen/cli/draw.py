@@ -36,6 +36,9 @@ def draw(
     guidance: Annotated[
         float | None, typer.Option(min=0, max=100, help="How much the words count: 1 plainly, more for more.")
     ] = None,
+    tries: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Draw again, so often at most, what shows the wrong flat shapes.")
+    ] = None,
     scale: Annotated[int, typer.Option(min=1, max=16, help="Pixels for each pixel drawn.")] = 1,
     model: Annotated[str, typer.Option(help="A shipped model or a run's folder.")] = MODEL,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -50,7 +53,8 @@ def draw(
 
     drawer = pipelines.as_drawer(pipelines.load(model))
     warnings = _warnings(drawer, words)
-    drawings = list(track(drawer.each([words], n, seed, steps=steps, guidance=guidance), n, "pictures"))
+    drawings = list(track(drawer.each([words], n, seed, steps=steps, guidance=guidance, tries=tries), n, "pictures"))
+    warnings += [f"seed {one.seed}: not all is as asked ({', '.join(one.wrong)})" for one in drawings if one.wrong]
     if folder:
         files = [out / f"{one.seed}.png" for one in drawings]
         for file, one in zip(files, drawings, strict=True):

@@ -74,6 +74,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=8, help="So many pictures are drawn; default: 250.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Of drawing; default: the model's own.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, max=100, help="Of drawing, likewise.")] = None,
+    tries: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Of drawing: until all is right; 1: the model alone.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of drawing; default: 0.")] = None,
     visualise: Annotated[
         int | None,
@@ -99,7 +102,7 @@ def evaluate(
         pipeline = pipelines.load_reranker(rerank, pipelines.as_embedder(pipeline))
     if out is not None and pipeline.task == "retrieval":
         raise DataError(f"{pipeline.name}: --visualise is for models that describe, answer or draw: leave it out")
-    drawing: dict[str, Any] = {"steps": steps, "guidance": guidance, "seed": seed}
+    drawing: dict[str, Any] = {"steps": steps, "guidance": guidance, "tries": tries, "seed": seed}
     blind = None if baseline is None else pipelines.load(baseline)
     others = {"baseline": blind, "made": made or None, "judge": judge, "features": features, "limit": limit, **drawing}
     result = score(pipeline, dataset, split, lang, folds, beams, **others)

@@ -79,6 +79,7 @@ class TextToImageConfig(Part):
     draw: GeneratorConfig = GeneratorConfig()
     critic: CriticConfig = CriticConfig()
     sampling: SamplingConfig = SamplingConfig()
+    tries: int = Field(1, ge=1, le=64)  # a picture is drawn so often at most, until it shows the flat shapes asked for
 
 
 class DrawingLossConfig(Part):

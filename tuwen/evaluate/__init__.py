@@ -24,7 +24,7 @@ OPTIONS = {  # whose they are
     "folds": "retrieval",
     "beams": "captioning",
     **dict.fromkeys(("baseline", "made"), "vqa"),
-    **dict.fromkeys(("judge", "features", "limit", "steps", "guidance", "seed"), "text-to-image"),
+    **dict.fromkeys(("judge", "features", "limit", "steps", "guidance", "tries", "seed"), "text-to-image"),
 }
 COUNTED = {"vqa": "questions"}  # what the `n` of a score counts; others: pictures
 SHOWN = {  # the scores of a task that a table holds, in its order
@@ -60,7 +60,7 @@ def score(
 
     `folds` is retrieval's (the mean over so many parts), `beams` captioning's (the width of the search); `baseline` (a
     blind run, scored beside it) and `made` (questions that a tool wrote, and these alone) are answering's; `judge`,
-    `features`, `limit`, `steps`, `guidance` and `seed` a drawing model's (`generation.score`). None: not given.
+    `features`, `limit`, `steps`, `guidance`, `tries` and `seed` a drawing model's (`generation.score`). None: unsaid.
 
     Raises:
         DataError: the split has nothing to score, or an option is another task's.

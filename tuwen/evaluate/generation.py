@@ -55,13 +55,15 @@ def score(
     limit: int = LIMIT,
     steps: int | None = None,
     guidance: float | None = None,
+    tries: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """KID, FID, R-precision and, on scenes, the share of right ones of a drawing model: the `eval` contract of DESIGN.
 
     The first `limit` pictures of the split are drawn anew, in each language from one of their captions. `judge`: a
     retrieval model, or its name, that no drawing model was trained with; without one there is no R-precision.
-    `features` names what KID and FID look through: a tower, or `inception`. `steps` and `guidance`: a flow's.
+    `features` names what KID and FID look through: a tower, or `inception`. `steps` and `guidance`: a flow's;
+    `tries`: how often a picture is drawn until the checker finds it right; 1 tells of the model alone.
 
     Raises:
         DataError: the split has too few pictures or captions.
@@ -72,7 +74,7 @@ def score(
     referee = as_embedder(load(judge)) if isinstance(judge, str) else judge
     part = dataset.select(split)
     samples = plan(dataset, part, split, pipeline.languages, lang, limit, seed)
-    drawn = list(track(draw(pipeline, samples, steps, guidance), len(samples), "drawing"))
+    drawn = list(track(draw(pipeline, samples, steps, guidance, tries), len(samples), "drawing"))
     rows = sorted({sample.row for sample in samples})
     kept = kept_pixels(pipeline, part, rows)
     real = {row: PIL.Image.fromarray(pixels) for row, pixels in zip(rows, kept, strict=True)}
@@ -95,7 +97,7 @@ def score(
         "per_language": {spoken: metrics for spoken, (metrics, _) in parts.items()},
         "intervals": {spoken: intervals for spoken, (_, intervals) in parts.items()} | {"all": whole[1]},
         "machine_text": common.machine_captions(part),
-        "protocol": _protocol(pipeline, dataset, samples, steps, guidance, seed)
+        "protocol": _protocol(pipeline, dataset, samples, steps, guidance, tries, seed)
         | {"features": extractor.about, "judge": _about_judge(referee)},
     }
 
@@ -131,10 +133,12 @@ def plan(
     return samples
 
 
-def draw(pipeline: Drawer, samples: Sequence[Sample], steps: int | None, guidance: float | None) -> Iterator[Image]:
+def draw(
+    pipeline: Drawer, samples: Sequence[Sample], steps: int | None, guidance: float | None, tries: int | None = None
+) -> Iterator[Image]:
     """Their pictures, one by one."""
     wanted = [(sample.prompt, sample.seed) for sample in samples]
-    for one in pipeline.each_of(wanted, steps=steps, guidance=guidance):
+    for one in pipeline.each_of(wanted, steps=steps, guidance=guidance, tries=tries):
         yield one.image
 
 
@@ -272,6 +276,7 @@ def _protocol(
     samples: Sequence[Sample],
     steps: int | None,
     guidance: float | None,
+    tries: int | None,
     seed: int,
 ) -> dict[str, Any]:
     """What a score of drawn pictures needs beside it to be one."""
@@ -284,6 +289,7 @@ def _protocol(
         "fingerprint": pipeline.fingerprint,
         **about,
         "size": pipeline.size,
+        "tries": tries or pipeline.tries,
         "sampling": sampling,
         "sampling_seed": f"{seed} + the picture's number",
         "samples": len(samples),
@@ -293,7 +299,7 @@ def _protocol(
         "fid": f"from {scorers.FEWEST} pictures a side",
         "r_precision": "own caption first among the candidates of its language; control: captions of others",
         "candidates": _candidates(samples),
-        "checker": "tuwen.scenes.reader; checker_right: the same check of the real pictures",
+        "checker": "tuwen.scenes.reader, which tries above 1 are chosen by too; checker_right: of the real pictures",
         "decoder": images.DECODER,
         "data_sha256": dataset.fingerprint(),
         "intervals": "95%, Wilson's, a picture one trial; KID's by halves",

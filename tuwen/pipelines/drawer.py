@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from tuwen import checkpoint
 from tuwen.errors import ConfigError, DataError, ModelError
 from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
+from tuwen.scenes.faults import find_faults
 from tuwen.text import load_tokenizer, split_words
 
 if TYPE_CHECKING:
@@ -19,16 +20,21 @@ if TYPE_CHECKING:
 
 BATCH = 16  # pictures drawn at once
 MOST_STEPS = 1000
+MOST_TRIES = 64
 GAP = 4  # white pixels between the pictures of a sheet
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn picture, RGB, with the words and the seed that make it again."""
+    """A drawn picture, RGB, with the words and the seed that make it again.
+
+    `wrong`: what it shows otherwise than the words ask, where it was read back; None where it was not.
+    """
 
     image: Image
     prompt: str
     seed: int
+    wrong: list[str] | None = None
 
 
 class Drawer:
@@ -46,6 +52,7 @@ class Drawer:
         self.languages: list[str] = config["languages"]
         self.flows: bool = config["model"]["draw"]["kind"] == "flow"
         self.sampling: dict[str, Any] = config["model"]["sampling"]
+        self.tries: int = config["model"].get("tries", 1)
         self.tokenizer = load_tokenizer(folder)
         self.fingerprint = sha256_text(sha256_file(folder / checkpoint.WEIGHTS))[:16]
         self._model: Any = None
@@ -58,18 +65,21 @@ class Drawer:
         *,
         steps: int | None = None,
         guidance: float | None = None,
+        tries: int | None = None,
         batch: int = BATCH,
     ) -> list[Drawing]:
         """`n` pictures of each prompt, in the prompts' order; the k-th of each comes from `seed` + k.
 
-        `steps` (guesses from noise to picture) and `guidance` (1: none) are a flow's; by default the model's own.
+        `steps` (guesses from noise to picture) and `guidance` (1: none) are a flow's; by default the model's own. So is
+        `tries`: above 1, a picture of flat shapes is read back (`find_faults`) and drawn again from other noise of its
+        seed while something is wrong; what comes of the last try, or the first with the fewest faults, is given.
 
         Raises:
             DataError: a prompt without a word.
             ConfigError: a number out of range.
             ModelError: steps or guidance of a model that draws in one step.
         """
-        return list(self.each(prompts, n, seed, steps=steps, guidance=guidance, batch=batch))
+        return list(self.each(prompts, n, seed, steps=steps, guidance=guidance, tries=tries, batch=batch))
 
     def each(
         self,
@@ -79,6 +89,7 @@ class Drawer:
         *,
         steps: int | None = None,
         guidance: float | None = None,
+        tries: int | None = None,
         batch: int = BATCH,
     ) -> Iterator[Drawing]:
         """As `draw`, one by one as they come; what is asked is checked at once."""
@@ -87,7 +98,7 @@ class Drawer:
         if n < 1:
             raise ConfigError(f"n {n}: ask for at least 1 picture")
         wanted = [(prompt, seed + k) for prompt in prompts for k in range(n)]
-        return self.each_of(wanted, steps=steps, guidance=guidance, batch=batch)
+        return self.each_of(wanted, steps=steps, guidance=guidance, tries=tries, batch=batch)
 
     def each_of(
         self,
@@ -95,11 +106,13 @@ class Drawer:
         *,
         steps: int | None = None,
         guidance: float | None = None,
+        tries: int | None = None,
         batch: int = BATCH,
     ) -> Iterator[Drawing]:
         """A picture of each (prompt, seed), in their order, one by one as they come. Errors as in `draw`."""
-        self._check(wanted, steps, guidance, batch)
-        return self._each(wanted, steps, guidance, batch)
+        tries = self.tries if tries is None else tries
+        self._check(wanted, steps, guidance, tries, batch)
+        return self._each(wanted, steps, guidance, tries, batch)
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words of a prompt that no training caption held: the model cannot know what they look like."""
@@ -130,12 +143,16 @@ class Drawer:
             self._model = model.eval().to(self.device)
         return self._model
 
-    def _check(self, wanted: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, batch: int) -> None:
+    def _check(
+        self, wanted: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, tries: int, batch: int
+    ) -> None:
         for prompt, seed in wanted:
             if not prompt.strip():
                 raise DataError(f"'{prompt}': no word to draw; write a sentence, as 'a red circle'")
             if not 0 <= seed < 1 << 62:
                 raise ConfigError(f"seed {seed}: give 0 or more")
+        if not 1 <= tries <= MOST_TRIES:
+            raise ConfigError(f"tries {tries}: ask for 1 to {MOST_TRIES}")
         if batch < 1:
             raise ConfigError(f"batch {batch}: draw at least 1 picture at once")
         if not self.flows and (steps is not None or guidance is not None):
@@ -146,34 +163,57 @@ class Drawer:
             raise ConfigError(f"guidance {guidance}: ask for 0 to 100 (1 is none)")
 
     def _each(
-        self, wanted: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, batch: int
+        self, wanted: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, tries: int, batch: int
     ) -> Iterator[Drawing]:
+        for start in range(0, len(wanted), batch):
+            block = wanted[start : start + batch]
+            best = self._draw(block, 0, steps, guidance)
+            if tries > 1:
+                best = [self._read(one) for one in best]
+            for number in range(1, tries):
+                wrong = [place for place, one in enumerate(best) if one.wrong]
+                if not wrong:
+                    break
+                again = self._draw([block[place] for place in wrong], number, steps, guidance)
+                for place, one in zip(wrong, map(self._read, again), strict=True):
+                    best[place] = min(best[place], one, key=lambda drawing: len(drawing.wrong or ()))
+            yield from best
+
+    def _draw(
+        self, block: Sequence[tuple[str, int]], number: int, steps: int | None, guidance: float | None
+    ) -> list[Drawing]:
+        """The `number`-th try of each (prompt, seed)."""
         import torch
         from PIL import Image
 
         from tuwen.tasks.generation_data import to_pixels
 
-        for start in range(0, len(wanted), batch):
-            block = wanted[start : start + batch]
-            ids, lengths = self.tokenizer.encode([prompt for prompt, _ in block], self.config["max_tokens"])
-            with torch.inference_mode():
-                drawn: Tensor = self.model.draw(
-                    torch.from_numpy(ids).to(self.device),
-                    torch.from_numpy(lengths).to(self.device),
-                    self._noise([seed for _, seed in block]),
-                    steps=steps,
-                    guidance=guidance,
-                )
-            for (prompt, seed), pixels in zip(block, to_pixels(drawn).cpu().numpy(), strict=True):
-                yield Drawing(Image.fromarray(pixels), prompt, seed)
+        ids, lengths = self.tokenizer.encode([prompt for prompt, _ in block], self.config["max_tokens"])
+        with torch.inference_mode():
+            drawn: Tensor = self.model.draw(
+                torch.from_numpy(ids).to(self.device),
+                torch.from_numpy(lengths).to(self.device),
+                self._noise([seed for _, seed in block], number),
+                steps=steps,
+                guidance=guidance,
+            )
+        pixels = to_pixels(drawn).cpu().numpy()
+        return [Drawing(Image.fromarray(one), *asked) for asked, one in zip(block, pixels, strict=True)]
 
-    def _noise(self, seeds: Sequence[int]) -> Tensor:
-        """Noise (B, ...), each row from its seed alone, whatever else is in the batch and on whatever device."""
+    @staticmethod
+    def _read(one: Drawing) -> Drawing:
+        return replace(one, wrong=find_faults(one.image, one.prompt))
+
+    def _noise(self, seeds: Sequence[int], number: int = 0) -> Tensor:
+        """Noise (B, ...) of a try, each row from its seed alone, whatever is beside it and on whatever device."""
         import torch
 
         shape = self.model.noise_shape
-        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return torch.stack(rows).to(self.device)
+        ways = [torch.Generator().manual_seed(seed) for seed in seeds]
+        for _ in range(number):
+            for way in ways:
+                torch.randn(shape, generator=way)  # the next try goes on where the last one ended
+        return torch.stack([torch.randn(shape, generator=way) for way in ways]).to(self.device)
 
 
 def sheet(drawings: Sequence[Drawing], columns: int | None = None, scale: int = 1) -> Image:
