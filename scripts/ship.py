@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--baseline", help="a blind answering run to score beside")
+    parser.add_argument("--limit", type=int, help="pictures of a split that a drawing model is scored on")
     parser.add_argument("--bytes", action="store_true", help="matrices as int8 with a scale a row")
     args = parser.parse_args()
     config = checkpoint.read_config(args.run)
@@ -42,7 +43,7 @@ def main() -> None:
     if isinstance(pipeline, pipelines.Vqa):
         summary["calibration"] = evaluate.calibrate(pipeline, data)
     for split in evaluate.scored_splits(pipeline, data):
-        summary[split] = evaluate.score(pipeline, data, split, baseline=blind)
+        summary[split] = evaluate.score(pipeline, data, split, baseline=blind, limit=args.limit)
         for lang, metrics in summary[split]["per_language"].items():
             told = (f"{key} {value:.1f}" for key, value in metrics.items() if isinstance(value, float))
             print(split, lang, " ".join(told))

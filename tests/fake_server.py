@@ -50,7 +50,9 @@ class FakeDrawer:
 
     def draw(self, prompts: Sequence[str], n: int = 1, seed: int = 0) -> list[Any]:
         return [
-            SimpleNamespace(image=Image.new("RGB", (8, 8), (one % 256, len(prompt) % 256, 0)), prompt=prompt, seed=one)
+            SimpleNamespace(
+                image=Image.new("RGB", (8, 8), (one % 256, len(prompt) % 256, 0)), prompt=prompt, seed=one, wrong=None
+            )
             for prompt in prompts
             for one in range(seed, seed + n)
         ]

@@ -53,7 +53,7 @@ class StandInDrawer:
                 image = Image.new("RGB", (64, 64), (190, 215, 245))
                 x, y, r = (int(random.integers(low, high)) for low, high in ((16, 48), (16, 48), (8, 15)))
                 ImageDraw.Draw(image).ellipse((x - r, y - r, x + r, y + r), tuple(random.integers(40, 220, 3).tolist()))
-                out.append(SimpleNamespace(image=image, prompt=prompt, seed=one))
+                out.append(SimpleNamespace(image=image, prompt=prompt, seed=one, wrong=None))
         return out
 
     def unknown_words(self, prompt: str) -> list[str]:

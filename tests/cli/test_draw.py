@@ -70,6 +70,20 @@ def test_a_folder_holds_one_file_a_picture(made: Path, tmp_path: Path, capsys: p
     assert told["warnings"] == []
 
 
+def test_what_is_still_wrong_after_the_last_try_is_told(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["draw", "a red circle", "--model", str(made), "--json", "-o", str(tmp_path / "a.png")]
+    assert run([*asked, "--tries", "2"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pictures"][0]["wrong"]  # the weights are random
+    assert told["warnings"] == [f"seed 0: not all is as asked ({', '.join(told['pictures'][0]['wrong'])})"]
+    assert run(asked) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pictures"][0]["wrong"] is None  # one try, as this model's own: nobody looks
+    assert told["warnings"] == []
+
+
 def test_unknown_words_are_named(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["draw", "a red dragon and a 蓝色 unicorn", "-o", str(tmp_path / "a.png"), "--model", str(made)]
     assert run(asked) == 0

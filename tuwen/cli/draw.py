@@ -48,13 +48,13 @@ def draw(
     _check_out(out, folder)
     from tuwen import pipelines
     from tuwen.files import write_atomic
-    from tuwen.pipelines.drawer import sheet
+    from tuwen.pipelines.drawer import sheet, tell_faults
     from tuwen.progress import track
 
     drawer = pipelines.as_drawer(pipelines.load(model))
     warnings = _warnings(drawer, words)
     drawings = list(track(drawer.each([words], n, seed, steps=steps, guidance=guidance, tries=tries), n, "pictures"))
-    warnings += [f"seed {one.seed}: not all is as asked ({', '.join(one.wrong)})" for one in drawings if one.wrong]
+    warnings += tell_faults(drawings)
     if folder:
         files = [out / f"{one.seed}.png" for one in drawings]
         for file, one in zip(files, drawings, strict=True):
@@ -64,7 +64,7 @@ def draw(
         write_atomic(out, _encoded(sheet(drawings, scale=scale), FORMATS[out.suffix.lower()]))
     if json:
         pictures = [
-            {"file": str(file), "prompt": one.prompt, "seed": one.seed}
+            {"file": str(file), "prompt": one.prompt, "seed": one.seed, "wrong": one.wrong}
             for file, one in zip(files, drawings, strict=True)
         ]
         print_json({"pictures": pictures, "model": drawer.name}, warnings)

@@ -216,6 +216,11 @@ class Drawer:
         return torch.stack([torch.randn(shape, generator=way) for way in ways]).to(self.device)
 
 
+def tell_faults(drawings: Sequence[Drawing]) -> list[str]:
+    """A line for each picture that shows otherwise than asked."""
+    return [f"seed {one.seed}: not all is as asked ({', '.join(one.wrong)})" for one in drawings if one.wrong]
+
+
 def sheet(drawings: Sequence[Drawing], columns: int | None = None, scale: int = 1) -> Image:
     """One picture alone, or several in a grid as square as can be, each `scale` times as large (nearest pixel)."""
     from PIL import Image as Images

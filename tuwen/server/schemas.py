@@ -207,6 +207,7 @@ class Drawing(Shape):
     png: str = Field(examples=["data:image/png;base64,iVBORw0KGgo="], description="A data URL.")
     prompt: str
     seed: int
+    wrong: list[str] | None = Field(None, description="What is not as asked, where it was read back; else null.")
 
 
 class Drawings(Envelope):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
 
+from tuwen.pipelines.drawer import tell_faults
 from tuwen.server.desk import Desk
 from tuwen.server.schemas import (
     Answers,
@@ -69,8 +70,10 @@ def router(desk: Desk) -> APIRouter:
             drawn = desk.shared.draw(asked.prompt, asked.n, asked.seed)
             strange = list(model.unknown_words(asked.prompt))
             told = [f"model '{model.name}' does not know: {', '.join(strange)}"] if strange else []
-            pictures = [Drawing(png=_data_url(one.image), prompt=one.prompt, seed=one.seed) for one in drawn]
-            return Drawings(pictures=pictures, warnings=told, model=model.name)
+            pictures = [
+                Drawing(png=_data_url(one.image), prompt=one.prompt, seed=one.seed, wrong=one.wrong) for one in drawn
+            ]
+            return Drawings(pictures=pictures, warnings=told + tell_faults(drawn), model=model.name)
 
         return await desk.making.run(act)
 
