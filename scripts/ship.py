@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--baseline", help="a blind answering run to score beside")
-    parser.add_argument("--limit", type=int, help="pictures of a split that a drawing model is scored on")
+    parser.add_argument("--split", help="to score on, instead of those that a run of the task is scored on")
+    parser.add_argument("--judge", help="for R-precision of a drawing model")
+    parser.add_argument("--json", type=Path, help="write the scores with their intervals here too")
     parser.add_argument("--bytes", action="store_true", help="matrices as int8 with a scale a row")
     args = parser.parse_args()
     config = checkpoint.read_config(args.run)
@@ -42,11 +44,13 @@ def main() -> None:
     blind = pipelines.load(args.baseline) if args.baseline else None
     if isinstance(pipeline, pipelines.Vqa):
         summary["calibration"] = evaluate.calibrate(pipeline, data)
-    for split in evaluate.scored_splits(pipeline, data):
-        summary[split] = evaluate.score(pipeline, data, split, baseline=blind, limit=args.limit)
+    for split in [args.split] if args.split else evaluate.scored_splits(pipeline, data):
+        summary[split] = evaluate.score(pipeline, data, split, baseline=blind, judge=args.judge)
         for lang, metrics in summary[split]["per_language"].items():
             told = (f"{key} {value:.1f}" for key, value in metrics.items() if isinstance(value, float))
             print(split, lang, " ".join(told))
+    if args.json:
+        write_atomic(args.json, json.dumps(summary, ensure_ascii=False, indent=1))
     write_atomic(out / "README.md", card.write(out, data, summary))
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {size / 1e6:.2f} MB")

@@ -94,11 +94,11 @@ def test_shape_of_the_answer(results: dict[str, Any]) -> None:
 def test_prompts_and_seeds_follow_a_rule(scenes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "find_extractor", find_coarse)
     fake = FakeDrawer(scenes)
-    found = evaluate.score(fake, scenes, "train", "zh", limit=8, seed=2, steps=3)
+    found = evaluate.score(fake, scenes, "train", "zh", limit=8, seed=2, steps=3, tries=2)
     part = scenes.select("train").pictures
     assert fake.asked == [(part[n].human("zh")[n % 5].text, 2 + n) for n in range(8)]
-    assert fake.options == [{"steps": 3, "guidance": None}]
-    assert found["protocol"]["sampling"]["steps"] == 3
+    assert fake.options == [{"steps": 3, "guidance": None, "tries": 2}]
+    assert (found["protocol"]["sampling"]["steps"], found["protocol"]["tries"]) == (3, 2)
     assert found["metrics"]["kid"] == found["per_language"]["zh"]["kid"]
     assert found["metrics"]["r_precision"] is found["metrics"]["r_precision_shuffled"] is None  # no judge
     assert found["protocol"]["judge"] is None
