@@ -104,7 +104,7 @@ class LossConfig(Part):
     captions: float = Field(0.0, ge=0)  # InfoNCE between the captions of one picture in two languages
     distil: float = Field(0.0, ge=0)  # cross entropy to how `teachers`, on average, find the batch's pictures alike
     distil_scale: float = Field(10.0, gt=0)  # of both sides' similarities there: softer than the model's own
-    teachers: str | None = None  # runs parted by commas, trained on the same data (same tower, same tokens)
+    teachers: str | None = None  # runs parted by commas, above the same frozen tower
 
     @model_validator(mode="after")
     def _taught(self) -> LossConfig:

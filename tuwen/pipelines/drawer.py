@@ -72,7 +72,7 @@ class Drawer:
 
         `steps` (guesses from noise to picture) and `guidance` (1: none) are a flow's; by default the model's own. So is
         `tries`: above 1, a picture of flat shapes is read back (`find_faults`) and drawn again from other noise of its
-        seed while something is wrong; what comes of the last try, or the first with the fewest faults, is given.
+        seed while something is wrong; the first with the fewest faults is given.
 
         Raises:
             DataError: a prompt without a word.

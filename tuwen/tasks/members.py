@@ -9,13 +9,18 @@ from tuwen import checkpoint
 from tuwen.errors import ConfigError, ModelError
 
 
+def find_runs(names: str | None) -> list[Path]:
+    """The runs of these names, parted by commas. ModelError: one is no run."""
+    return [checkpoint.find_run(name.strip()) for name in names.split(",")] if names else []
+
+
 def find_starts(start: str | None) -> list[Path]:
     """The runs that `start` names, parted by commas.
 
     Raises:
         ModelError: one is no run, or they cut sentences into other tokens.
     """
-    runs = [checkpoint.find_run(name.strip()) for name in start.split(",")] if start else []
+    runs = find_runs(start)
     if len({tuple(path.read_bytes() for path in sorted(run.glob("tokenizer*"))) for run in runs}) > 1:
         raise ModelError(f"{runs[-1]}: its tokeniser is not that of {runs[0]}: train them on the same data")
     return runs

@@ -30,7 +30,7 @@ from tuwen.models.retrieval import (
     join,
     members_of,
 )
-from tuwen.tasks.members import check_starts, find_starts
+from tuwen.tasks.members import check_starts, find_runs, find_starts
 from tuwen.tasks.pairs import (
     Ints,
     PairBatches,
@@ -133,7 +133,7 @@ class RetrievalTask:
         are the mean of the teachers' similarities."""
         image: list[Tensor] = []
         text: list[Tensor] = []
-        for run in [checkpoint.find_run(name.strip()) for name in teachers.split(",")] if teachers else []:
+        for run in find_runs(teachers):
             config = checkpoint.read_config(run, self.name)
             model = build_model(config).eval()
             self._load(model, run, config)
