@@ -16,7 +16,7 @@ MIDDLE = 0.85  # share of the width and of the height that a closer look shows
 def embed_looks(embed: Callable[[Tensor], Tensor], pixels: Tensor, count: int) -> Tensor:
     """The mean of the unit vectors (B, W) that `embed` gives of the first `count` looks, at unit length.
 
-    Two looks, the second as different from the first as can be, brought most of what ten did (docs/retrieval.md).
+    Two looks, the second as different from the first as can be, brought most of what six did (docs/retrieval.md).
     """
     if count == 1:
         return embed(pixels)
