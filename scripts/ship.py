@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -28,12 +29,14 @@ def main() -> None:
     parser.add_argument("--judge", help="for R-precision of a drawing model")
     parser.add_argument("--json", type=Path, help="write the scores with their intervals here too")
     parser.add_argument("--bytes", action="store_true", help="matrices as int8 with a scale a row")
+    parser.add_argument("--narrow", metavar="REGEX", help="with --bytes: matrices whose names match as 4 bits a number")
     args = parser.parse_args()
     config = checkpoint.read_config(args.run)
     out = checkpoint.SHIPPED / args.name
     out.mkdir(parents=True, exist_ok=True)
     tensors = checkpoint.read_tensors(args.run / checkpoint.WEIGHTS)
-    small = checkpoint.pack(tensors) if args.bytes else checkpoint.halve(tensors)
+    narrow = [name for name in tensors if args.narrow and re.search(args.narrow, name)]
+    small = checkpoint.pack(tensors, narrow) if args.bytes else checkpoint.halve(tensors)
     checkpoint.write_tensors(out / checkpoint.WEIGHTS, small)
     checkpoint.write_config(out, {key: value for key, value in config.items() if key != "format"} | {"name": args.name})
     for name in ("tokenizer.json", "tokenizer_config.json", "recipe.yaml", "provenance.json"):

@@ -138,3 +138,22 @@ def test_another_number_of_looks_is_another_model(tmp_path: Path) -> None:
     assert checkpoint.fingerprint(tmp_path, config) == once
     config["model"]["image"] = {"looks": 2}
     assert checkpoint.fingerprint(tmp_path, config) != once
+
+
+def test_narrow_matrices_come_back_within_half_a_step_of_their_block(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    full = {"words": torch.randn(5, 96) * torch.logspace(-3, 2, 5)[:, None], "other": torch.randn(4, 64)}
+    full["words"][1, :32] = 0
+    packed = checkpoint.pack(full, ["words"])
+    assert (packed["words"].dtype, packed["words"].shape) == (torch.uint8, (5, 48))
+    assert packed["words.scale"].shape == (5, 3)
+    checkpoint.write_tensors(tmp_path / "m.safetensors", packed)
+    read = checkpoint.read_tensors(tmp_path / "m.safetensors")
+    assert read.keys() == full.keys()
+    blocks = full["words"].view(5, 3, 32)
+    away = (read["words"].view(5, 3, 32) - blocks).abs()
+    largest = blocks.abs().amax(2, keepdim=True)
+    assert (away.square().sum(2) <= (largest / 7 / 2).square()[..., 0] * 32 + 1e-9).all()  # as a plain scale at worst
+    assert torch.equal(read["words"][1, :32], full["words"][1, :32])
+    assert away.max() > 0
+    torch.testing.assert_close(read["other"], checkpoint.unpack(checkpoint.pack(full))["other"])

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from scene_reader import fits, ground, mentions, relation, side
 
 from tuwen.scenes import COLOURS, GROUNDS, SHAPES, Scene, Thing, draw_scene, make_row, to_json
-from tuwen.scenes.faults import find_faults
+from tuwen.scenes.faults import find_faults, read_drawing
 from tuwen.scenes.reader import UNKNOWN, read_scene
-from tuwen.scenes.request import ATTRIBUTES, Group, Request, ask_for, satisfies, understand
+from tuwen.scenes.request import ATTRIBUTES, Group, Request, ask_for, find_right, satisfies, understand
 
 SEED = 4711
 
@@ -174,8 +174,31 @@ def test_a_relation_of_a_group_holds_for_all_of_it() -> None:
     assert satisfies(Scene((one, replace(two, y=0.6), RING), "sand"), request) == ["relation"]
 
 
+def test_what_can_stay_while_the_rest_is_made_anew() -> None:
+    request = understand("A red star is above a blue ring.")
+    assert request is not None
+    star, ring = (replace(thing, x=0.5, y=0.5) for thing in (STAR, RING))
+    high, low = replace(star, y=0.2), replace(ring, y=0.8)
+    assert find_right(Scene((high, low), "sand"), request) == [high, low]
+    assert find_right(Scene((high, ring), "sand"), request) == [high, ring]
+    assert len(find_right(Scene((replace(star, y=0.6), ring), "sand"), request)) == 1  # the relation parts them
+    assert find_right(Scene((replace(star, y=0.9),), "sand"), request) == []  # no room below it
+    assert find_right(Scene((high, replace(ring, colour="red")), "sand"), request) == [high]
+    assert find_right(Scene((high, high, low), "sand"), request) == [high, low]  # one too many
+    two = understand("Two red stars on a grey background.")
+    assert two is not None
+    assert find_right(Scene((high, star), "sand"), two) == []  # another ground
+    assert find_right(Scene((high, star), "grey"), two) == [high, star]
+
+
 def test_faults_of_a_picture_for_a_sentence() -> None:
     picture = draw_scene(Scene((Thing("star", "blue", "large", 0.5, 0.5, 0.24),), "grey"))
     assert find_faults(picture, "a large blue star") == []
     assert find_faults(picture, "两个蓝色五角星") == ["count", "colour", "shape"]
     assert find_faults(picture, "a dog on the beach") is None
+    assert read_drawing(picture, "a dog on the beach") is None
+    for words, count in (("a large blue star", 1), ("two blue stars", 1), ("a red ring above a blue star", 1)):
+        reading = read_drawing(picture, words)
+        assert reading is not None
+        assert reading.wrong == find_faults(picture, words)
+        assert len(reading.right) == count

@@ -151,6 +151,22 @@ def test_guidance_of_one_is_no_guidance(method: str) -> None:
         torch.testing.assert_close(nothing, model.draw(ids.roll(1, 0), lengths.roll(1), noise, guidance=0.0))
 
 
+def test_what_is_kept_stays_as_it_is() -> None:
+    model = flow()
+    stir(model)
+    ids, lengths = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])
+    noise = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
+    pixels, where = torch.full((2, 3, SIZE, SIZE), 0.5), torch.zeros(2, 1, SIZE, SIZE, dtype=torch.bool)
+    with torch.inference_mode():
+        free = model.draw(ids, lengths, noise)
+        torch.testing.assert_close(model.draw(ids, lengths, noise, kept=(pixels, where)), free)
+        where[1, :, :4] = True
+        kept = model.draw(ids, lengths, noise, kept=(pixels, where))
+    torch.testing.assert_close(kept[0], free[0])
+    torch.testing.assert_close(kept[1, :, :4], pixels[1, :, :4])
+    assert not torch.allclose(kept[1, :, 4:], free[1, :, 4:])  # the rest is drawn to fit it
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_more_steps_come_nearer_to_the_flow(method: str) -> None:
     """Data N(m, s^2): the best guess is known, and so is where the flow takes each noise: m + s x noise."""

@@ -17,8 +17,10 @@ from tuwen import checkpoint, pipelines, train
 from tuwen import dataset as datasets
 from tuwen.config import Recipe, load_recipe, parse_recipe
 from tuwen.errors import ConfigError, DataError, ModelError
-from tuwen.pipelines import drawer as drawer_module
+from tuwen.pipelines import redrawing
 from tuwen.pipelines.drawer import Drawer, sheet
+from tuwen.scenes.faults import Reading
+from tuwen.scenes.world import Thing
 from tuwen.tasks import restore_model, start_task
 from tuwen.tasks.generation import GenerationTask, one_caption_each
 from tuwen.tasks.generation_data import grid, keep_pixels, to_pixels, to_signed
@@ -185,17 +187,17 @@ def test_a_picture_that_shows_the_wrong_shapes_is_drawn_again(
     assert [one.wrong for one in first] == [None, None]
     read: list[tuple[str, bytes]] = []
 
-    def find(faults: dict[str, list[list[str]]]) -> Callable[[Image.Image, str], list[str] | None]:
+    def find(faults: dict[str, list[list[str]]]) -> Callable[[Image.Image, str], Reading | None]:
         left = {prompt: iter(each) for prompt, each in faults.items()}
 
-        def of(picture: Image.Image, prompt: str) -> list[str] | None:
+        def of(picture: Image.Image, prompt: str) -> Reading | None:
             read.append((prompt, picture.tobytes()))
-            return next(left[prompt]) if prompt in left else None
+            return Reading(next(left[prompt]), []) if prompt in left else None
 
         return of
 
     told = {words[0]: [["shape", "colour"], ["shape"], ["count", "size", "shape"]], words[1]: [["count"], []]}
-    monkeypatch.setattr(drawer_module, "find_faults", find(told))
+    monkeypatch.setattr(redrawing, "read_drawing", find(told))
     red, blue = drawer.draw(words, seed=3, tries=3)
     assert (red.wrong, blue.wrong) == (["shape"], [])
     tried = {word: [pixels for prompt, pixels in read if prompt == word] for word in words}
@@ -203,14 +205,57 @@ def test_a_picture_that_shows_the_wrong_shapes_is_drawn_again(
     assert [tried[word][0] for word in words] == [one.image.tobytes() for one in first]  # a first try is the picture
     assert (red.image.tobytes(), blue.image.tobytes()) == (tried[words[0]][1], tried[words[1]][1])
     assert len({*tried[words[0]]}) == 3
-    monkeypatch.setattr(drawer_module, "find_faults", find(told))
+    monkeypatch.setattr(redrawing, "read_drawing", find(told))
     assert [one.image.tobytes() for one in drawer.draw(words, seed=3, tries=3)] == [
         one.image.tobytes() for one in (red, blue)
     ]
-    monkeypatch.setattr(drawer_module, "find_faults", find({}))  # words that name no shape: nothing to hold against it
+    monkeypatch.setattr(redrawing, "read_drawing", find({}))  # words that name no shape: nothing to hold against it
     assert drawer.draw(words, seed=3, tries=3)[0].image.tobytes() == first[0].image.tobytes()
     with pytest.raises(ConfigError, match="tries 65"):
         drawer.draw(words, tries=65)
+
+
+def test_what_is_right_stays_while_the_rest_is_drawn_again(
+    make_toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train.fit(recipe("flow"), make_toy(), tmp_path / "run")
+    drawer = pipelines.load(str(tmp_path / "run"))
+    assert isinstance(drawer, Drawer)
+    tried: list[np.ndarray] = []
+    found = [Reading(["shape"], []), Reading(["shape"], [Thing("star", "red", "small", 0.25, 0.25, 0.2)])]
+    found += [Reading(["shape", "count"], [])] * redrawing.PATIENCE
+
+    def read(picture: Image.Image, prompt: str) -> Reading:
+        tried.append(np.asarray(picture).astype(int))
+        return found[len(tried) - 1]
+
+    monkeypatch.setattr(redrawing, "read_drawing", read)
+    (best,) = drawer.draw(["a red star"], seed=5, tries=len(found))
+    kept = np.hypot(*(np.mgrid[:16, :16] + 0.5 - 4)) / 16 < 0.2 + redrawing.RIM
+    first, second, *rest = tried
+    assert (np.abs(second - first)[kept] > 0).any()  # nothing was right in the first: it is drawn anew
+    for again in rest:  # of the star's try its disc stays, and outside of it something changes
+        assert np.array_equal(again[kept], second[kept])
+        assert (again[~kept] != second[~kept]).any()
+    assert np.array_equal(np.asarray(best.image), first)  # the first with the fewest faults
+
+
+def test_tries_in_vain_begin_anew() -> None:
+    one, other = (Image.new("RGB", (16, 16), colour) for colour in ("red", "grey"))
+    attempts = redrawing.Attempts(one, "a small red circle", torch.zeros(3, 16, 16))
+    fresh = torch.ones(3, 16, 16)
+    assert attempts.wrong
+    assert torch.equal(attempts.start(fresh)[0], fresh)  # nothing was right
+    attempts._vain = 0
+    attempts._right = [Thing("circle", "red", "small", 0.5, 0.5, 0.12)]
+    for _ in range(redrawing.PATIENCE):
+        noise, pixels, stays = attempts.start(fresh)
+        assert stays.any()
+        assert torch.equal(pixels, to_signed(torch.from_numpy(np.array(one))[None])[0])
+        assert bool((noise[:, stays[0]] == 0).all())  # the noise that the thing came from
+        assert bool((noise[:, 0, 0] == 1).all())
+        attempts.see(other, fresh)
+    assert not attempts.start(fresh)[2].any()
 
 
 def test_what_people_watch(make_toy: Make) -> None:

@@ -78,11 +78,18 @@ def test_nothing_pulls_torchvision_in() -> None:
     assert "torchvision" not in sys.modules
 
 
-def test_a_beheaded_tower_and_its_head_are_the_whole() -> None:
-    whole, cut = build_tower("lite0", size=64), build_tower("lite0", size=64)
-    head = cut.behead()
+@pytest.mark.parametrize(("tail", "width"), [(0, 320), (1, 192), (3, 192)])
+def test_a_beheaded_tower_and_its_top_are_the_whole(tail: int, width: int) -> None:
+    whole, cut = build_tower("lite0", size=96), build_tower("lite0", size=96)
+    top = cut.behead(tail)
     with torch.inference_mode():
-        grid = cut(pixels(64))
-        assert grid.shape == (2, 4, cut.grid_width) == (2, 4, 320)
-        assert torch.allclose(head(grid).clamp(0, 6), whole(pixels(64)), atol=1e-4)
+        grid = cut(pixels(96))
+        assert grid.shape == (2, 9, cut.grid_width) == (2, 9, width)
+        assert torch.allclose(top(grid), whole(pixels(96)), atol=1e-4)
     assert cut.sha256 != whole.sha256
+    assert (len(top.tail) if top.tail is not None else 0) == tail
+
+
+def test_only_blocks_that_keep_the_grid_are_cut_off() -> None:
+    with pytest.raises(ConfigError, match="tail=5: of this tower the last 4 blocks"):
+        build_tower("lite0", size=64, pretrained=False).behead(5)

@@ -46,12 +46,16 @@ class TowerConfig(Part):
     weights: str | None = None  # a local torchvision state dict
     pretrained: bool = True
     features: Literal["pooled", "grid", "map"] = "pooled"  # map: the grid before the last 1x1 convolution
+    tail: int = Field(0, ge=0)  # map: so many of the tower's last blocks are trained too
+    top: str | None = None  # map: a run, of whatever task, whose trained convolution and blocks this one begins with
     finetune: bool = False
 
     @model_validator(mode="after")
     def _frozen_map(self) -> TowerConfig:
         if self.features == "map" and self.finetune:
             raise ValueError("features=map is for a frozen tower: finetune=false")
+        if (self.tail or self.top) and self.features != "map":
+            raise ValueError("tail and top are of what is trained above the map: features=map, or leave them out")
         return self
 
 
@@ -63,6 +67,7 @@ class TrainConfig(Part):
     optimiser: Literal["adam", "adamw", "adamax", "muon"] = "adam"
     lr: float = Field(2e-4, gt=0)
     tower_lr: float = Field(0.1, ge=0)  # factor on lr for a fine-tuned tower
+    tail_lr: float = Field(0.1, ge=0)  # and for its last blocks, where they are trained above a frozen one
     pretrained_lr: float = Field(1.0, ge=0)  # for the layers of a text model that was loaded
     words_lr: float = Field(1.0, ge=0)  # and for its word embeddings
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)

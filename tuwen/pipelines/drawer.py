@@ -11,7 +11,7 @@ from tuwen import checkpoint
 from tuwen.errors import ConfigError, DataError, ModelError
 from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
-from tuwen.scenes.faults import find_faults
+from tuwen.pipelines.redrawing import Attempts
 from tuwen.text import load_tokenizer, split_words
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class Drawer:
         """`n` pictures of each prompt, in the prompts' order; the k-th of each comes from `seed` + k.
 
         `steps` (guesses from noise to picture) and `guidance` (1: none) are a flow's; by default the model's own. So is
-        `tries`: above 1, a picture of flat shapes is read back (`find_faults`) and drawn again from other noise of its
-        seed while something is wrong; the first with the fewest faults is given.
+        `tries`: above 1, a picture of flat shapes is read back and what is wrong drawn again (`Attempts`); the first
+        with the fewest faults is given.
 
         Raises:
             DataError: a prompt without a word.
@@ -167,22 +167,42 @@ class Drawer:
     ) -> Iterator[Drawing]:
         for start in range(0, len(wanted), batch):
             block = wanted[start : start + batch]
-            best = self._draw(block, 0, steps, guidance)
+            noise = self._noise([seed for _, seed in block])
+            drawn = self._draw(block, noise, steps, guidance)
             if tries > 1:
-                best = [self._read(one) for one in best]
-            for number in range(1, tries):
-                wrong = [place for place, one in enumerate(best) if one.wrong]
-                if not wrong:
-                    break
-                again = self._draw([block[place] for place in wrong], number, steps, guidance)
-                for place, one in zip(wrong, map(self._read, again), strict=True):
-                    best[place] = min(best[place], one, key=lambda drawing: len(drawing.wrong or ()))
-            yield from best
+                drawn = self._search(drawn, noise, steps, guidance, tries)
+            yield from drawn
+
+    def _search(
+        self, drawn: Sequence[Drawing], noise: Tensor, steps: int | None, guidance: float | None, tries: int
+    ) -> list[Drawing]:
+        """The best of up to `tries` pictures each, of which `drawn` are the first, from `noise`."""
+        import torch
+
+        attempts = [Attempts(one.image, one.prompt, own) for one, own in zip(drawn, noise, strict=True)]
+        for number in range(1, tries):
+            places = [place for place, each in enumerate(attempts) if each.wrong]
+            if not places:
+                break
+            block = [(drawn[place].prompt, drawn[place].seed) for place in places]
+            fresh, kept = self._noise([seed for _, seed in block], number), None
+            if self.flows:
+                starts = [attempts[place].start(own) for place, own in zip(places, fresh, strict=True)]
+                fresh, pixels, where = (torch.stack(parts) for parts in zip(*starts, strict=True))
+                kept = (pixels.to(self.device), where.to(self.device))
+            for place, own, one in zip(places, fresh, self._draw(block, fresh, steps, guidance, kept), strict=True):
+                attempts[place].see(one.image, own)
+        return [replace(one, image=each.image, wrong=each.wrong) for one, each in zip(drawn, attempts, strict=True)]
 
     def _draw(
-        self, block: Sequence[tuple[str, int]], number: int, steps: int | None, guidance: float | None
+        self,
+        block: Sequence[tuple[str, int]],
+        noise: Tensor,
+        steps: int | None,
+        guidance: float | None,
+        kept: tuple[Tensor, Tensor] | None = None,
     ) -> list[Drawing]:
-        """The `number`-th try of each (prompt, seed)."""
+        """A picture of each (prompt, seed) from its noise; `kept` as a flow's `draw` takes it."""
         import torch
         from PIL import Image
 
@@ -193,19 +213,16 @@ class Drawer:
             drawn: Tensor = self.model.draw(
                 torch.from_numpy(ids).to(self.device),
                 torch.from_numpy(lengths).to(self.device),
-                self._noise([seed for _, seed in block], number),
+                noise.to(self.device),
                 steps=steps,
                 guidance=guidance,
+                **({} if kept is None else {"kept": kept}),
             )
         pixels = to_pixels(drawn).cpu().numpy()
         return [Drawing(Image.fromarray(one), *asked) for asked, one in zip(block, pixels, strict=True)]
 
-    @staticmethod
-    def _read(one: Drawing) -> Drawing:
-        return replace(one, wrong=find_faults(one.image, one.prompt))
-
     def _noise(self, seeds: Sequence[int], number: int = 0) -> Tensor:
-        """Noise (B, ...) of a try, each row from its seed alone, whatever is beside it and on whatever device."""
+        """Noise (B, ...) of a try, each row from its seed alone, whatever is beside it."""
         import torch
 
         shape = self.model.noise_shape
@@ -213,7 +230,7 @@ class Drawer:
         for _ in range(number):
             for way in ways:
                 torch.randn(shape, generator=way)  # the next try goes on where the last one ended
-        return torch.stack([torch.randn(shape, generator=way) for way in ways]).to(self.device)
+        return torch.stack([torch.randn(shape, generator=way) for way in ways])
 
 
 def tell_faults(drawings: Sequence[Drawing]) -> list[str]:

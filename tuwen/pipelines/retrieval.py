@@ -170,7 +170,7 @@ def read_model(folder: Path, config: dict[str, Any]) -> DualEncoder | Ensemble:
         weights = Path(tower["weights"]) if tower["weights"] else None
         frozen = build_tower(tower["name"], size=tower["size"], weights=weights)
         if config["features"]:
-            frozen.behead()
+            frozen.behead(config["model"]["image"].get("tail", 0))
         if frozen.sha256 != tower["sha256"]:
             raise ModelError(
                 f"{folder}: trained on tower {tower['name']} {tower['sha256'][:12]}, here is {frozen.sha256[:12]}: "

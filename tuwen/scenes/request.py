@@ -13,9 +13,9 @@ from itertools import permutations
 
 from tuwen.records import guess_language
 from tuwen.scenes.words import COLOUR_ZH, GROUND, NUMBERS, RELATION, SHAPE_ZH, SIZE_ZH, Key
-from tuwen.scenes.world import APART, COLOURS, OPPOSITE, SHAPES, Scene, Thing, holds
+from tuwen.scenes.world import APART, COLOURS, GAP, OPPOSITE, SHAPES, SIZES, Scene, Thing, holds
 
-__all__ = ["ATTRIBUTES", "Group", "Request", "ask_for", "satisfies", "understand"]
+__all__ = ["ATTRIBUTES", "Group", "Request", "ask_for", "find_right", "satisfies", "understand"]
 
 ATTRIBUTES = ("count", "colour", "shape", "size", "relation", "ground")
 NEAR = 0.02  # a relation read off pixels may miss the distance that the world asks for by this much
@@ -131,6 +131,54 @@ def satisfies(scene: Scene, request: Request) -> list[str]:
     if request.ground not in (None, scene.ground):
         wrong.add("ground")
     return [name for name in ATTRIBUTES if name in wrong]
+
+
+def find_right(scene: Scene, request: Request) -> list[Thing]:
+    """The things of a scene that can stay while the rest of it is made anew, as many as can be.
+
+    Each is as one that the request asks for, the relations between them hold, and those to things that are not there
+    yet leave room for these. None can where the ground is wrong.
+    """
+    if request.ground not in (None, scene.ground):
+        return []
+    wanted = [(number, group.key) for number, group in enumerate(request.groups) for _ in range(group.count)]
+    stays = (things for things in _fill(wanted, scene.things[:MOST]) if _possible(request, wanted, things))
+    best = max(stays, key=lambda things: sum(thing is not None for thing in things))
+    return [thing for thing in best if thing is not None]
+
+
+def _fill(wanted: Sequence[tuple[int, Key]], things: Sequence[Thing]) -> Iterator[list[Thing | None]]:
+    """Every way to give each place a thing that is as wanted there, or none."""
+    if not wanted:
+        yield []
+        return
+    _, key = wanted[0]
+    fit = [t for t in things if all(a in (None, b) for a, b in zip(key, (t.size, t.colour, t.shape), strict=True))]
+    for thing in (None, *fit):
+        left = [other for other in things if other is not thing]
+        yield from ([thing, *rest] for rest in _fill(wanted[1:], left))
+
+
+def _possible(request: Request, wanted: Sequence[tuple[int, Key]], things: Sequence[Thing | None]) -> bool:
+    """Whether all relations hold or, where a side is missing, can still come to hold."""
+    for first, relation, second in request.relations:
+        for (here, key), a in zip(wanted, things, strict=True):
+            for (there, other), b in zip(wanted, things, strict=True):
+                if (here, there) != (first, second):
+                    continue
+                if a and b and not holds(a, relation, b, APART - NEAR):
+                    return False
+                if a and not b and not _room(a, relation, other):
+                    return False
+                if b and not a and not _room(b, OPPOSITE[relation], key):
+                    return False
+    return True
+
+
+def _room(thing: Thing, relation: str, key: Key) -> bool:
+    """Whether something of this key fits into the picture where `thing` would stand in this relation to it."""
+    side = {"left of": 1 - thing.x, "right of": thing.x, "above": 1 - thing.y, "below": thing.y}[relation]
+    return side >= APART + SIZES[key[0] or "small"][0] + GAP
 
 
 def _faults(request: Request, wanted: Sequence[tuple[int, Key]], things: Sequence[Thing | None]) -> list[str]:

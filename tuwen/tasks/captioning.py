@@ -19,7 +19,15 @@ from tuwen.layers import length_mask
 from tuwen.metrics.captioning import Cider
 from tuwen.models.captioning import Captions, ShowTell, TransformerCaptioner
 from tuwen.tasks.pairs import PairBatches, Pairs, group_labels, read_captions
-from tuwen.tasks.pictures import describe_tower, feature_width, open_pictures, open_tower, pretrained_part
+from tuwen.tasks.pictures import (
+    build_tail,
+    cut_top,
+    describe_tower,
+    feature_width,
+    open_pictures,
+    open_tower,
+    pretrained_part,
+)
 from tuwen.tasks.words import caption_texts, train_tokenizer
 from tuwen.text import load_tokenizer, split_words
 from tuwen.towers import build_tower, thaw
@@ -43,7 +51,7 @@ class CaptioningTask:
         self.score = "cider" if recipe.loss.best == "cider" else "likelihood"
         torch.manual_seed(recipe.seed)
         self.tower = open_tower(self.image)
-        head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
+        top = cut_top(self.tower, self.image)
         start = checkpoint.find_run(recipe.start) if recipe.start else None
         self.tokenizer = (
             load_tokenizer(start) if start else train_tokenizer(recipe.tokenizer, caption_texts(recipe, dataset))
@@ -57,7 +65,8 @@ class CaptioningTask:
             "model": recipe.model.model_dump(),
             "in_width": feature_width(self.tower, self.image, train.pictures),
             "regions": 1 if self.image.features == "pooled" else self._regions(first),
-            "features": head.out_features if head is not None else None,
+            "features": top.out_features if top is not None else None,
+            "tower": describe_tower(self.tower, self.image, recipe.data),
             "vocabulary": self.tokenizer.size,
             "pad": pad,
             "end": self.tokenizer.eos_id,
@@ -67,8 +76,8 @@ class CaptioningTask:
         }
         torch.manual_seed(recipe.seed)
         self.model = build_model(self.built)
-        if head is not None and isinstance(self.model, TransformerCaptioner) and self.model.head is not None:
-            self.model.head.load_state_dict(head.state_dict())
+        if top is not None and isinstance(self.model, TransformerCaptioner) and self.model.head is not None:
+            self.model.head.load_state_dict(top.state_dict())
         if self.image.finetune and self.tower is not None:
             self.model.tower = thaw(self.tower, fixed_batchnorm=self.image.pretrained or self.image.weights is not None)
         if start:
@@ -83,7 +92,6 @@ class CaptioningTask:
             "task": self.name,
             "name": self.recipe.name,
             **self.built,
-            "tower": describe_tower(self.tower, self.image, self.recipe.data),
             "seed": self.recipe.seed,
             "notes": self.recipe.notes,
             "pretrained": {"picture": pretrained_part(self.image)} if self.image.pretrained and self.tower else {},
@@ -99,11 +107,14 @@ class CaptioningTask:
 
     def groups(self) -> Iterator[tuple[float, list[nn.Parameter]]]:
         tower = list(self.model.tower.parameters()) if self.model.tower is not None else []
+        tail: list[nn.Parameter] = []
         if isinstance(self.model, TransformerCaptioner) and self.model.head is not None:
-            tower += list(self.model.head.parameters())
-        special = {id(p) for p in tower}
+            last, tail = self.model.head.split()
+            tower += last
+        special = {id(p) for p in tower + tail}
         yield 1.0, [p for p in self.model.parameters() if id(p) not in special]
         yield self.recipe.train.tower_lr, tower
+        yield self.recipe.train.tail_lr, tail
 
     # Training ------------------------------------------------------------------------------------------------------
 
@@ -337,11 +348,13 @@ def build_model(config: dict[str, Any]) -> Captioner:
             pad=config["pad"],
             silent=config["silent"],
         )
+    width, tail = build_tail(config)
     return TransformerCaptioner(
-        config["in_width"],
+        width,
         config["vocabulary"],
         config["regions"],
         features=config["features"],
+        tail=tail,
         width=parts.width,
         layers=parts.layers,
         heads=parts.heads,

@@ -10,15 +10,15 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from tuwen import images
+from tuwen import checkpoint, images
 from tuwen.config import DataConfig, TowerConfig
 from tuwen.dataset import Dataset
-from tuwen.errors import ConfigError
+from tuwen.errors import ConfigError, ModelError
 from tuwen.features import extract
 from tuwen.images import View
-from tuwen.towers import Tower, build_tower
+from tuwen.towers import Top, Tower, build_tower
 
 PRECOMPUTED = "features:"  # a tower's name that means a matrix of `dataset.json`
 
@@ -84,6 +84,36 @@ def open_tower(image: TowerConfig) -> Tower | None:
         )
     weights = Path(image.weights) if image.weights else None
     return build_tower(image.tower, size=image.size, pretrained=image.pretrained, weights=weights)
+
+
+def cut_top(tower: Tower | None, image: TowerConfig) -> Top | None:
+    """Cut off what of the tower is trained; None where nothing is, or the tower learns as a whole.
+
+    Raises:
+        ModelError: the run that `image.top` names has no top of this tower.
+    """
+    if tower is None or image.features != "map":
+        return None
+    top = tower.behead(image.tail)
+    if image.top:
+        run = checkpoint.find_run(image.top)
+        if checkpoint.read_config(run)["tower"]["sha256"] != tower.sha256:
+            raise ModelError(f"model.image.top={image.top}: trained above another tower, or with another tail")
+        tensors = checkpoint.read_tensors(run / checkpoint.WEIGHTS)
+        first = min(name for name in tensors if name.endswith("head.weight")).removesuffix("weight")
+        own = {name.removeprefix(first): value for name, value in tensors.items() if name.startswith(first)}
+        checkpoint.load_state(top, own, str(run))
+    return top
+
+
+def build_tail(config: dict[str, Any]) -> tuple[int, nn.Sequential | None]:
+    """The channels that a tower's last convolution takes, and the trained blocks before it, with random weights."""
+    count = config["model"]["image"].get("tail", 0)
+    if not count:
+        return config["in_width"], None
+    tower = config["tower"]
+    top = build_tower(tower["name"], size=tower["size"], pretrained=False).behead(count)
+    return top.in_features, top.tail
 
 
 def open_pictures(

@@ -18,7 +18,7 @@ from tuwen.metrics.reranking import Shortlists, rerank_metrics, shortlist
 from tuwen.models.retrieval import Cross, DualEncoder, Ensemble, grid_features, word_states
 from tuwen.models.retrieval.sentence import drop_words
 from tuwen.tasks.pairs import Ints, PairBatches, Pairs, encode_captions, group_labels, pad, read_captions
-from tuwen.tasks.pictures import describe_tower, open_pictures, open_tower
+from tuwen.tasks.pictures import cut_top, describe_tower, open_pictures, open_tower
 from tuwen.tasks.retrieval import RetrievalTask
 from tuwen.text import load_tokenizer
 
@@ -126,8 +126,7 @@ class RerankerTask:
     def _pairs(self, split: str, folder: Path, cache: Path | None) -> Pairs:
         part, image = self.dataset.select(split), RetrievalConfig.model_validate(self.began["model"]).image
         tower = open_tower(image)
-        if tower is not None and image.features == "map":
-            tower.behead()
+        cut_top(tower, image)
         data = self.recipe.data.model_copy(update={"view": self.began["tower"]["view"]})
         here = describe_tower(tower, image, data)["sha256"]
         if here != self.began["tower"]["sha256"]:

@@ -41,7 +41,15 @@ from tuwen.tasks.pairs import (
     pad,
     read_captions,
 )
-from tuwen.tasks.pictures import describe_tower, feature_width, open_pictures, open_tower, pretrained_part
+from tuwen.tasks.pictures import (
+    build_tail,
+    cut_top,
+    describe_tower,
+    feature_width,
+    open_pictures,
+    open_tower,
+    pretrained_part,
+)
 from tuwen.tasks.words import caption_texts, train_tokenizer
 from tuwen.text import load_tokenizer
 from tuwen.towers import build_tower, thaw
@@ -64,7 +72,7 @@ class RetrievalTask:
         self.image = recipe.model.image
         torch.manual_seed(recipe.seed)  # a tower without weights starts from the seed too
         self.tower = open_tower(self.image)
-        head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
+        top = cut_top(self.tower, self.image)
         starts = find_starts(recipe.start)
         began = [checkpoint.read_config(start, self.name) for start in starts]  # configs of the runs it goes on from
         self.began = began[0] if began else None
@@ -97,17 +105,18 @@ class RetrievalTask:
             "pad": self.tokenizer.pad_id,
             "max_tokens": recipe.data.max_tokens,
             "framed": self.framed,
-            "features": head.out_features if head is not None else None,
+            "features": top.out_features if top is not None else None,
             "classes": int(train.groups.max()) + 1 if recipe.loss.cmpc else 0,
             "hubs": [len(part) for part in self.bank] if recipe.model.hubs.weight else None,
+            "tower": describe_tower(self.tower, self.image, recipe.data),
             "side": [name for name in ("reconstruction", "adversarial") if getattr(recipe.loss, name)],
         }
         torch.manual_seed(recipe.seed)
         self.model = build_model(self.built)
         members = members_of(self.model)
         for member in members:
-            if head is not None and isinstance(member.picture, AttentivePicture):
-                member.picture.head.load_state_dict(head.state_dict())
+            if top is not None and isinstance(member.picture, AttentivePicture):
+                member.picture.head.load_state_dict(top.state_dict())
         if self.image.finetune and self.tower is not None:
             # BatchNorm keeps the statistics that it came with; where it came with none, it has to learn them.
             started = self.image.pretrained or self.image.weights is not None or bool(starts)
@@ -163,7 +172,6 @@ class RetrievalTask:
             "name": self.recipe.name,
             **self.built,
             "dim": self.recipe.model.members * self.recipe.model.width + (EXTRA if self.built["hubs"] else 0),
-            "tower": describe_tower(self.tower, self.image, self.recipe.data),
             "start": self.start,
             "seed": self.recipe.seed,
             "notes": self.recipe.notes,
@@ -191,20 +199,23 @@ class RetrievalTask:
     def groups(self) -> Iterator[tuple[float, list[nn.Parameter]]]:
         train = self.recipe.train
         tower = list(self.model.tower.parameters()) if self.model.tower is not None else []
+        tails: list[nn.Parameter] = []
         loaded: list[nn.Parameter] = []
         words: list[nn.Parameter] = []
         for member in members_of(self.model):
             picture, sentence = member.picture, member.sentence
             if isinstance(picture, AttentivePicture):
-                tower += picture.head.parameters()
+                last, tail = picture.head.split()
+                tower, tails = tower + last, tails + tail
             if self.recipe.model.text.pretrained and isinstance(sentence, BertEncoder):
                 loaded += sentence.bert.encoder.parameters()
                 words += sentence.bert.embeddings.parameters()
         scale = [member.log_scale for member in members_of(self.model)]
-        special = {id(p) for p in (*tower, *loaded, *words, *scale)}
+        special = {id(p) for p in (*tower, *tails, *loaded, *words, *scale)}
         yield 1.0, [p for p in self.model.parameters() if id(p) not in special]
         yield SCALE_LR, scale
         yield train.tower_lr, tower
+        yield train.tail_lr, tails
         yield train.pretrained_lr, loaded
         yield train.words_lr, words
 
@@ -360,8 +371,9 @@ def _build_member(model: RetrievalConfig, config: dict[str, Any], hubs: Hubs | N
     image, text = model.image, model.text
     picture: PictureEncoder | AttentivePicture
     if image.features == "map":
+        width, tail = build_tail(config)
         picture = AttentivePicture(
-            config["in_width"], config["features"], model.width, image.heads, image.dropout, image.region_dropout
+            width, config["features"], model.width, image.heads, image.dropout, image.region_dropout, tail
         )
     else:
         picture = PictureEncoder(

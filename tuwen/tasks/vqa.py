@@ -30,6 +30,8 @@ from tuwen.tasks.asking import (
 from tuwen.tasks.members import check_starts, find_starts
 from tuwen.tasks.pictures import (
     PictureSource,
+    build_tail,
+    cut_top,
     describe_tower,
     feature_width,
     open_pictures,
@@ -63,7 +65,7 @@ class VqaTask:
         self.image = recipe.model.image
         torch.manual_seed(recipe.seed)
         self.tower = None if self.image.tower == REGIONS else open_tower(self.image)
-        head = self.tower.behead() if self.tower is not None and self.image.features == "map" else None
+        top = cut_top(self.tower, self.image)
         parts, self.split = tell_apart(dataset, recipe.data.held_out, recipe.data.held_out_by)
         self.val_part = parts["val"]
         starts = find_starts(recipe.start)
@@ -97,7 +99,8 @@ class VqaTask:
             "model": recipe.model.model_dump(),
             "in_width": feature_width(self.tower, self.image, train.pictures),
             "regions": 0 if self.image.tower == REGIONS else self._regions(first),
-            "features": head.out_features if head is not None else None,
+            "features": top.out_features if top is not None else None,
+            "tower": describe_tower(self.tower, self.image, recipe.data),
             "vocabulary": self.tokenizer.size,
             "pad": self.tokenizer.pad_id,
             "max_tokens": recipe.data.max_tokens,
@@ -108,8 +111,8 @@ class VqaTask:
         self.model = build_model(self.built)
         members = members_of(self.model)
         for member in members:
-            if head is not None and isinstance(member, FusionTransformer) and member.head is not None:
-                member.head.load_state_dict(head.state_dict())
+            if top is not None and isinstance(member, FusionTransformer) and member.head is not None:
+                member.head.load_state_dict(top.state_dict())
         if self.image.finetune and self.tower is not None:
             self.model.tower = thaw(self.tower, fixed_batchnorm=self.image.pretrained or self.image.weights is not None)
         if starts:
@@ -125,7 +128,6 @@ class VqaTask:
             "task": self.name,
             "name": self.recipe.name,
             **self.built,
-            "tower": describe_tower(self.tower, self.image, self.recipe.data),
             "detector": self._detector(),
             "seed": self.recipe.seed,
             "notes": self.recipe.notes,
@@ -156,14 +158,17 @@ class VqaTask:
     def groups(self) -> Iterator[tuple[float, list[nn.Parameter]]]:
         train, model = self.recipe.train, self.model
         tower = list(model.tower.parameters()) if model.tower is not None else []
+        tails: list[nn.Parameter] = []
         words: list[nn.Parameter] = []
         for member in members_of(model):
             if isinstance(member, FusionTransformer) and member.head is not None:
-                tower += member.head.parameters()
+                last, tail = member.head.split()
+                tower, tails = tower + last, tails + tail
             words += member.embedding.parameters()
-        special = {id(p) for p in tower + words}
+        special = {id(p) for p in tower + tails + words}
         yield 1.0, [p for p in model.parameters() if id(p) not in special]
         yield train.tower_lr, tower
+        yield train.tail_lr, tails
         yield train.words_lr, words
 
     # Training ------------------------------------------------------------------------------------------------------
@@ -353,12 +358,14 @@ def _build_member(model: VqaConfig, config: dict[str, Any]) -> JointEmbedding | 
             pad=config["pad"],
             blind=model.blind,
         )
+    width, tail = build_tail(config)
     return FusionTransformer(
-        config["in_width"],
+        width,
         config["vocabulary"],
         answers,
         config["regions"],
         features=config["features"],
+        tail=tail,
         width=model.width,
         embedding=words.embedding,
         layers=model.fusion.layers,

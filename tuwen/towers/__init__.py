@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tuwen.errors import ConfigError, suggest
+from tuwen.towers.top import Top
 from tuwen.towers.tower import Body, Pooled, Tower, freeze, thaw
 from tuwen.towers.words import TextTower, build_text_tower
 
@@ -14,6 +15,7 @@ __all__ = [
     "Body",
     "Pooled",
     "TextTower",
+    "Top",
     "Tower",
     "build_text_tower",
     "build_tower",

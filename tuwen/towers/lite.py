@@ -10,9 +10,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tuwen.checkpoint import read_tensors
-from tuwen.errors import ModelError
+from tuwen.errors import ConfigError, ModelError
+from tuwen.towers.top import Top
 from tuwen.towers.tower import Body, Tower
 from tuwen.towers.weights import fill
 
@@ -41,16 +43,35 @@ class LiteBody(Body):
             x = block(x)
         return x
 
-    def behead(self) -> nn.Linear:
+    def behead(self, tail: int = 0) -> Top:
         conv, norm = self.net._conv_head, self.net._bn1
+        top = Top(conv.in_channels, conv.out_channels, self._cut(tail) if tail else None)
         gain = norm.weight / (norm.running_var + norm.eps).sqrt()
-        linear = nn.Linear(conv.in_channels, conv.out_channels)
         with torch.no_grad():
-            linear.weight.copy_(conv.weight[:, :, 0, 0] * gain[:, None])
-            linear.bias.copy_(norm.bias - norm.running_mean * gain)
+            top.weight.copy_(conv.weight[:, :, 0, 0] * gain[:, None])
+            top.bias.copy_(norm.bias - norm.running_mean * gain)
         self.net._conv_head = self.net._bn1 = None
-        self.grid_width = self.pooled_width = conv.in_channels
-        return linear
+        if not tail:
+            self.grid_width = self.pooled_width = conv.in_channels
+        return top
+
+    def _cut(self, count: int) -> nn.Sequential:
+        """The last blocks, their normalisation folded in; ConfigError where they do not keep the grid's side."""
+        blocks = self.net._blocks
+        shrinks = [block._depthwise_conv.stride[0] > 1 for block in blocks]
+        most = shrinks[::-1].index(True)
+        if count > most:
+            raise ConfigError(f"model.image.tail={count}: of this tower the last {most} blocks at most can be trained")
+        tail = blocks[-count:]
+        self.net._blocks = blocks[:-count]
+        for block in tail:
+            for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
+                # Depthwise ones stay: 6% of the weights, whose gradient in bf16 takes longer on a CPU than the rest.
+                fused = fuse_conv_bn_eval(getattr(block, conv).eval(), getattr(block, norm).eval())
+                setattr(block, conv, fused.requires_grad_(conv != "_depthwise_conv"))
+                setattr(block, norm, nn.Identity())
+        self.grid_width = self.pooled_width = tail[0]._block_args.input_filters
+        return nn.Sequential(*tail)
 
 
 def build_lite(variant: int, size: int | None, pretrained: bool, weights: Path | None) -> Tower:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tuwen.errors import ConfigError
 from tuwen.images import View
+from tuwen.towers.top import Top
 
 
 class Body(nn.Module):
@@ -22,9 +23,9 @@ class Body(nn.Module):
         """Normalised pixels (B, 3, S, S) -> the last map, by default (B, D, H, W)."""
         raise NotImplementedError
 
-    def behead(self) -> nn.Linear:
-        """Cut off the last 1x1 convolution: what stays gives the map before it; what is cut, its normalisation folded
-        in, as a linear layer that a ReLU6 follows. ConfigError where there is none."""
+    def behead(self, tail: int = 0) -> Top:
+        """Cut off the last 1x1 convolution, and the last `tail` blocks before it: what stays gives the map below them.
+        ConfigError where there are none."""
         raise ConfigError("this tower has no last 1x1 convolution to train: take lite0 or lite2")
 
     def grid(self, last: Tensor) -> Tensor:
@@ -73,9 +74,9 @@ class Tower(nn.Module):
     def pooled_width(self) -> int:
         return self.body.pooled_width
 
-    def behead(self) -> nn.Linear:
+    def behead(self, tail: int = 0) -> Top:
         """As `Body.behead`."""
-        return self.body.behead()
+        return self.body.behead(tail)
 
     @property
     def transform(self) -> str:

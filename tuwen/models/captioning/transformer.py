@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tuwen.decode import State
 from tuwen.layers import Attention, length_mask, silence
 from tuwen.models.captioning.common import Captions
+from tuwen.towers import Top
 
 
 class Layer(nn.Module):
@@ -47,6 +47,7 @@ class TransformerCaptioner(nn.Module):
     Args:
         in_width: channels of the regions.
         features: channels after the tower's last convolution, which is then trained here (None: none is).
+        tail: the tower's last blocks, where they are trained too (`Top`).
         regions: how many regions a picture has: each place has a code of its own.
         langs: one start word each.
         silent: words that are never said, such as the unknown one.
@@ -60,6 +61,7 @@ class TransformerCaptioner(nn.Module):
         regions: int,
         *,
         features: int | None = None,
+        tail: nn.Sequential | None = None,
         width: int = 512,
         layers: int = 2,
         heads: int = 8,
@@ -78,7 +80,7 @@ class TransformerCaptioner(nn.Module):
         super().__init__()
         self.region_dropout, self.word_dropout = region_dropout, word_dropout
         self.tower, self.silent = tower, list(silent)
-        self.head = nn.Linear(in_width, features) if features else None
+        self.head = Top(in_width, features, tail) if features else None
         seen = features or in_width
         self.memory = nn.Sequential(nn.LayerNorm(seen), nn.Linear(seen, width), nn.Dropout(picture_dropout))
         self.region_places = nn.Parameter(torch.randn(regions, width) * 0.02)
@@ -102,7 +104,7 @@ class TransformerCaptioner(nn.Module):
         """Pixels (P, S, S, 3) uint8, or regions (P, N, D) -> each layer's keys and values of the regions."""
         regions: Tensor = pictures if self.tower is None else self.tower(pictures)
         if self.head is not None:
-            regions = F.relu6(self.head(regions))
+            regions = self.head(regions)
         memory = self.memory_norm(self.memory(regions) + self.region_places)
         if self.training and self.region_dropout:
             count = max(1, round(memory.shape[1] * (1 - self.region_dropout)))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, relu6
+from torch.nn.functional import layer_norm
+
+from tuwen.towers import Top
 
 
 class AttentivePicture(nn.Module):
     """From the map before a tower's last 1x1 convolution to one vector a picture.
 
-    The convolution (with its normalisation folded in) is a linear layer of our own, so that it learns the new data at
-    the price of a matrix product while the network below it stays frozen and cached. Each of `heads` then takes its own
+    That convolution is trained, and with a `tail` the blocks before it (`Top`). Each of `heads` takes its own
     softmax-weighted mean of the regions and projects it to its slice of the joint space (multi-query attention pooling,
     Lin et al. 2017, with the value projection after the mean: as many times cheaper as there are regions). The mean and
     the maximum of the regions are projected beside it, and a residual MLP ends it.
@@ -20,6 +21,7 @@ class AttentivePicture(nn.Module):
         in_width: channels of the map.
         features: channels after the tower's last convolution.
         width: width of the joint space, a multiple of `heads`.
+        tail: the tower's last blocks, where they are trained too: (B, D, H, W) -> (B, in_width, H, W).
     """
 
     def __init__(
@@ -30,10 +32,11 @@ class AttentivePicture(nn.Module):
         heads: int = 8,
         dropout: float = 0.1,
         region_dropout: float = 0.0,
+        tail: nn.Sequential | None = None,
     ) -> None:
         super().__init__()
         self.heads, self.features, self.region_dropout = heads, features, region_dropout
-        self.head = nn.Linear(in_width, features)
+        self.head = Top(in_width, features, tail)
         self.norm = nn.LayerNorm(features)
         self.score = nn.Linear(features, heads)
         self.value = nn.Linear(features, width)
@@ -49,10 +52,13 @@ class AttentivePicture(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, regions: Tensor) -> Tensor:
-        """(B, N, in_width) -> (B, W), not normalised."""
-        if self.training and self.region_dropout:
+        """(B, N, in_width) -> (B, W), not normalised; with a `tail` as wide as that takes, of a square grid."""
+        drop = self.training and self.region_dropout > 0
+        if drop and self.head.tail is None:  # as good before the convolution as after it, and cheaper
             regions = keep_some(regions, 1 - self.region_dropout)
-        features = relu6(self.head(regions))  # (B, N, F)
+        features = self.head(regions)  # (B, N, F)
+        if drop and self.head.tail is not None:
+            features = keep_some(features, 1 - self.region_dropout)
         normed = self.dropout(self.norm(features))
         weights = self.score(normed).float().softmax(1).to(normed.dtype)  # (B, N, H)
         seen = weights.transpose(1, 2) @ normed  # (B, H, F)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, relu6
+from torch.nn.functional import gelu, layer_norm
 
 from tuwen.layers import encode_sequence, l2_normalise, length_mask
 from tuwen.models.retrieval.attentive import AttentivePicture, keep_some
@@ -19,7 +19,7 @@ from tuwen.models.retrieval.sentence import BertEncoder, RecurrentEncoder
 def grid_features(model: DualEncoder | Ensemble, regions: Tensor) -> Tensor:
     """What a model's picture side (its first member's) sees of each region, before it pools: (B, N, D) -> (B, N, F)."""
     picture = members_of(model)[0].picture
-    return relu6(picture.head(regions)) if isinstance(picture, AttentivePicture) else regions
+    return picture.head(regions) if isinstance(picture, AttentivePicture) else regions
 
 
 def word_states(model: DualEncoder | Ensemble, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -110,12 +110,22 @@ class FlowUNet(nn.Module):
         return torch.sigmoid(logit)
 
     def draw(
-        self, ids: Tensor, lengths: Tensor, noise: Tensor, *, steps: int | None = None, guidance: float | None = None
+        self,
+        ids: Tensor,
+        lengths: Tensor,
+        noise: Tensor,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        kept: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """(B, T) ids, (B,) lengths, (B, 3, S, S) noise -> (B, 3, S, S) in [-1, 1].
 
         With guidance w the guess is that without words, plus w times what the words change (Ho and Salimans 2022):
         1 is the sentence alone, more is more of it. By default the model's own `sampling`.
+
+        `kept`: pixels (B, 3, S, S) in [-1, 1], and where (B, 1, S, S) they stay as they are while the rest is drawn to
+        fit them: there the guess is known (as in RePaint, Lugmayr et al., CVPR 2022).
         """
         own = self.sampling
         strength = own.guidance if guidance is None else guidance
@@ -124,6 +134,10 @@ class FlowUNet(nn.Module):
         both = Told(*(torch.cat(pair) for pair in zip(told, nothing, strict=True)))
 
         def guess(x: Tensor, time: float) -> Tensor:
+            clean = say(x, time)
+            return clean if kept is None else torch.where(kept[1], kept[0], clean)
+
+        def say(x: Tensor, time: float) -> Tensor:
             at = torch.full((len(x),), time, device=x.device)
             if strength == 1:
                 return self.guess(x, at, told)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tuwen.layers import Attention, length_mask
 from tuwen.models.vqa.joint import mask_out
+from tuwen.towers import Top
 
 
 class Slots:
@@ -104,6 +104,7 @@ class FusionTransformer(nn.Module):
         in_width: channels of the regions.
         answers: how many the model chooses from.
         features: channels after the tower's last convolution, which is then trained here (None: none is).
+        tail: the tower's last blocks, where they are trained too (`Top`).
         regions: how many regions a picture has, each place with a code of its own (0: any number, placed by `boxes`).
         embedding: of words, None: as wide as the states. `limit`: most words of a question.
         gates: counted glimpses beside the attention; 0: none.
@@ -119,6 +120,7 @@ class FusionTransformer(nn.Module):
         regions: int,
         *,
         features: int | None = None,
+        tail: nn.Sequential | None = None,
         width: int = 384,
         embedding: int | None = None,
         layers: int = 3,
@@ -146,9 +148,9 @@ class FusionTransformer(nn.Module):
         self.widen = nn.Linear(words, width) if words != width else nn.Identity()
         self.start = nn.Parameter(torch.randn(width) * 0.02)
         self.places = nn.Parameter(torch.randn(limit, width) * 0.02)
-        self.head: nn.Linear | None = None
+        self.head: Top | None = None
         if not blind:
-            self.head = nn.Linear(in_width, features) if features else None
+            self.head = Top(in_width, features, tail) if features else None
             seen = features or in_width
             self.memory = nn.Sequential(nn.LayerNorm(seen), nn.Linear(seen, width), nn.Dropout(picture_dropout))
             self.memory_norm = nn.LayerNorm(width)
@@ -168,7 +170,7 @@ class FusionTransformer(nn.Module):
             regions = self.tower(regions)
         regions = mask_out(regions, mask)
         if self.head is not None:
-            regions = F.relu6(self.head(regions))
+            regions = self.head(regions)
         memory = self.memory(regions)
         if self.region_places is not None:
             memory = memory + self.region_places
