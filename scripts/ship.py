@@ -35,7 +35,8 @@ def main() -> None:
     out = checkpoint.SHIPPED / args.name
     out.mkdir(parents=True, exist_ok=True)
     tensors = checkpoint.read_tensors(args.run / checkpoint.WEIGHTS)
-    narrow = [name for name in tensors if args.narrow and re.search(args.narrow, name)]
+    matrices = [name for name, tensor in tensors.items() if tensor.ndim == 2]
+    narrow = [name for name in matrices if args.narrow and re.search(args.narrow, name)]
     small = checkpoint.pack(tensors, narrow) if args.bytes else checkpoint.halve(tensors)
     checkpoint.write_tensors(out / checkpoint.WEIGHTS, small)
     checkpoint.write_config(out, {key: value for key, value in config.items() if key != "format"} | {"name": args.name})
