@@ -157,3 +157,8 @@ def test_narrow_matrices_come_back_within_half_a_step_of_their_block(tmp_path: P
     assert torch.equal(read["words"][1, :32], full["words"][1, :32])
     assert away.max() > 0
     torch.testing.assert_close(read["other"], checkpoint.unpack(checkpoint.pack(full))["other"])
+
+
+def test_a_scale_beside_plain_numbers_is_a_parameter_like_others() -> None:
+    tensors = {"norm": torch.ones(2), "norm.scale": torch.ones(2)}
+    assert checkpoint.unpack(tensors).keys() == tensors.keys()

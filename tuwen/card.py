@@ -39,7 +39,7 @@ def write(folder: Path, dataset: Dataset, summary: dict[str, Any]) -> str:
     ]
     if note := config.get("notes"):
         lines += ["", note]
-    for split in (HELD_OUT, "val", "test"):
+    for split in (HELD_OUT, "val", "test", "unseen"):
         if split in summary:
             lines += [
                 "",

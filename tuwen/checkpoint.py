@@ -140,13 +140,13 @@ def unpack(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
     out = dict(tensors)
     for name, tensor in tensors.items():
-        if f"{name}.scale" not in tensors:
+        if tensor.dtype not in (torch.int8, torch.uint8) or f"{name}.scale" not in tensors:
             continue
         scale = out.pop(f"{name}.scale").float()
         if tensor.dtype == torch.uint8:
             numbers = torch.stack([tensor // 16, tensor % 16], 2).float() - 8  # (rows, bytes, 2)
             out[name] = (numbers.view(len(tensor), -1, BLOCK) * scale[:, :, None]).flatten(1)
-        elif tensor.dtype == torch.int8:
+        else:
             out[name] = tensor.float() * scale
     return out
 
