@@ -151,20 +151,34 @@ def test_guidance_of_one_is_no_guidance(method: str) -> None:
         torch.testing.assert_close(nothing, model.draw(ids.roll(1, 0), lengths.roll(1), noise, guidance=0.0))
 
 
-def test_what_is_kept_stays_as_it_is() -> None:
+def test_a_draft_stays_where_it_is_to_stay() -> None:
     model = flow()
     stir(model)
     ids, lengths = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])
     noise = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
     pixels, where = torch.full((2, 3, SIZE, SIZE), 0.5), torch.zeros(2, 1, SIZE, SIZE, dtype=torch.bool)
     with torch.inference_mode():
-        free = model.draw(ids, lengths, noise)
-        torch.testing.assert_close(model.draw(ids, lengths, noise, kept=(pixels, where)), free)
+        free = model.draw(ids, lengths, noise, draft=(pixels, where))
         where[1, :, :4] = True
-        kept = model.draw(ids, lengths, noise, kept=(pixels, where))
-    torch.testing.assert_close(kept[0], free[0])
-    torch.testing.assert_close(kept[1, :, :4], pixels[1, :, :4])
-    assert not torch.allclose(kept[1, :, 4:], free[1, :, 4:])  # the rest is drawn to fit it
+        drawn = model.draw(ids, lengths, noise, draft=(pixels, where))
+    torch.testing.assert_close(drawn[0], free[0])
+    torch.testing.assert_close(drawn[1, :, :4], pixels[1, :, :4])
+    assert not torch.allclose(drawn[1, :, 4:], free[1, :, 4:])  # the rest is drawn to fit it
+
+
+@pytest.mark.parametrize("steps", [1, 2, 12])
+def test_a_draft_is_where_the_flow_begins(steps: int) -> None:
+    noise, draft = torch.randn(2, 1, 3), torch.randn(2, 1, 3)
+    begun: list[tuple[torch.Tensor, float]] = []
+
+    def guess(x: torch.Tensor, t: float) -> torch.Tensor:
+        begun.append((x, t))
+        return torch.zeros_like(x)
+
+    integrate(guess, noise, steps, shift=3.0, draft=draft)
+    x, t = begun[0]
+    assert t == {1: 0.0, 2: 0.25, 12: pytest.approx(0.4)}[steps]
+    torch.testing.assert_close(x, (1 - t) * noise + t * draft)
 
 
 @pytest.mark.parametrize("method", METHODS)

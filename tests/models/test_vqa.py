@@ -9,9 +9,20 @@ import torch
 
 from tuwen.losses.answers import answer_bce, answer_cross_entropy
 from tuwen.models.vqa import FusionTransformer, JointEmbedding
+from tuwen.models.vqa.pointers import SPREAD, Pointers, grid_places
+from tuwen.models.vqa.slots import Slots
 
-WORDS, ANSWERS, REGIONS, WIDTH = 11, 7, 5, 6
-KINDS = ["product", "concat", "lstm", "fusion", "headed fusion", "boxed fusion"]
+WORDS, ANSWERS, REGIONS, WIDTH = 11, 7, 9, 6
+KINDS = [
+    "product",
+    "concat",
+    "lstm",
+    "fusion",
+    "headed fusion",
+    "boxed fusion",
+    "pointed fusion",
+    "boxed pointed fusion",
+]
 Answerer = JointEmbedding | FusionTransformer
 World = dict[str, torch.Tensor]
 
@@ -22,7 +33,7 @@ def make(kind: str, blind: bool = False) -> Answerer:
         regions, features = 0 if "boxed" in kind else REGIONS, 10 if "headed" in kind else None
         model: Answerer = FusionTransformer(
             WIDTH, WORDS, ANSWERS, regions, features=features, width=8, embedding=6, layers=2, heads=2, feedforward=12,
-            gates=2, limit=9, blind=blind,
+            gates=2, pointers=3 if "pointed" in kind else 0, limit=9, blind=blind,
         )  # fmt: skip
         return model.eval()
     return JointEmbedding(
@@ -62,7 +73,7 @@ def one(seen: World, q: int) -> World:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_is_its_questions_one_by_one(kind: str) -> None:
     model, seen = make(kind), world()
-    if kind in ("fusion", "headed fusion"):  # these know their regions by place: all are there
+    if "fusion" in kind and "boxed" not in kind:  # these know their regions by place: all are there
         seen["mask"][:] = True
     together, looks = model(**seen), model.attend(**seen)
     assert looks is not None
@@ -138,6 +149,57 @@ def test_the_counter_counts_where_a_mean_cannot() -> None:
     torch.testing.assert_close(model(**once), model(**twice))  # softmax weights sum to one: the same thing twice is one
 
 
+def test_pointers_against_their_loop() -> None:
+    torch.manual_seed(0)
+    seen, width = world(), 8
+    model = Pointers(width, 3)
+    torch.nn.init.normal_(model.taste)
+    slots = Slots(3, seen["owner"], 7)
+    state, words = torch.randn(7, width), torch.randn(7, 6, width)
+    content, memory = torch.randn(3, REGIONS, width), torch.randn(3, REGIONS, width)
+    places = torch.rand(3, REGIONS, 2)
+    exist = torch.arange(6) < seen["lengths"][:, None]
+    got = model(state, words, exist, content, memory, places, seen["mask"], slots)
+    for q in range(7):
+        p, size = int(seen["owner"][q]), int(seen["lengths"][q])
+        there = seen["mask"][p]
+        heard = model.words_norm(words[q, :size])
+        finds, stands = [], []
+        for k in range(3):
+            near = torch.tensor([((t + 0.5) / size - float(model.centre.detach()[k])) / SPREAD for t in range(size)])
+            read = (heard @ model.taste[k] - near**2 / 2).softmax(0) @ heard
+            look = (model.key(content[p, there]) @ model.query(read) / width**0.5).softmax(0)
+            finds.append(look @ model.value(memory[p, there]))
+            stands.append(look @ places[p, there])
+        apart = [4 * (stands[i] - stands[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+        torch.testing.assert_close(got[q], model.mix(torch.cat([*finds, *apart, state[q]])))
+
+
+def test_pointers_tell_which_thing_is_left_of_which() -> None:
+    """`a b` and `b a` of the same picture: what is found is swapped, and the distance changes its sign."""
+    model = Pointers(2, 2)
+    with torch.no_grad():
+        model.taste.zero_()
+        for layer in (model.query, model.key, model.value):
+            layer.weight.copy_(10 * torch.eye(2))
+            layer.bias.zero_()
+    heard: list[torch.Tensor] = []
+    model.mix = torch.nn.Sequential(torch.nn.Identity())
+    a, b = torch.eye(2)
+    things, places = torch.stack([a, b])[None], torch.tensor([[[0.2, 0.5], [0.7, 0.5]]])  # a stands left of b
+    for words in (torch.stack([a, b]), torch.stack([b, a])):
+        exist = torch.ones(1, 2, dtype=torch.bool)
+        heard.append(model(torch.zeros(1, 2), words[None], exist, things, things, places, None, Slots(1, None, 1))[0])
+    first, second = heard
+    torch.testing.assert_close(first[:4], second[[2, 3, 0, 1]])
+    torch.testing.assert_close(first[4:6], torch.tensor([-4 * 0.5, 0.0]), atol=0.05, rtol=0)
+    torch.testing.assert_close(second[4:6], -first[4:6])
+
+
+def test_the_middles_of_a_grid() -> None:
+    assert grid_places(4).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+
+
 def test_dropped_regions_leave_one() -> None:
     model = make("boxed fusion").train()
     assert isinstance(model, FusionTransformer)
@@ -149,7 +211,7 @@ def test_dropped_regions_leave_one() -> None:
     assert counts.shape == (50, 3)
     assert counts.min() == 1
     assert not any(mask is None or (mask & ~seen["mask"]).any() for mask in kept)
-    assert 2 < counts[:, 0].float().mean() < 3
+    assert 4 < counts[:, 0].float().mean() < 5
 
 
 def test_questions_without_owner_need_a_picture_each() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from tuwen.config import Recipe, load_recipe, parse_recipe
 from tuwen.errors import ConfigError, DataError, ModelError
 from tuwen.pipelines import redrawing
 from tuwen.pipelines.drawer import Drawer, sheet
-from tuwen.scenes.faults import Reading
-from tuwen.scenes.world import Thing
+from tuwen.pipelines.redrawing import Attempt, Part
+from tuwen.scenes import Scene, Thing, draw_scene
+from tuwen.scenes.faults import find_faults
 from tuwen.tasks import restore_model, start_task
 from tuwen.tasks.generation import GenerationTask, one_caption_each
 from tuwen.tasks.generation_data import grid, keep_pixels, to_pixels, to_signed
@@ -175,87 +177,106 @@ def test_a_run_draws(make_toy: Make, tmp_path: Path) -> None:
         pipelines.as_embedder(drawer)
 
 
-def test_a_picture_that_shows_the_wrong_shapes_is_drawn_again(
-    make_toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+STAR, RING = Thing("star", "red", "small", 0.25, 0.25, 0.12), Thing("ring", "blue", "small", 0.75, 0.75, 0.12)
+
+
+def show(monkeypatch: pytest.MonkeyPatch, *scenes: Scene) -> list[bytes]:
+    """Have the reader see these in turn; the pictures that it was shown."""
+    left, read = iter(scenes), []
+
+    def see(picture: Image.Image) -> Scene:
+        read.append(picture.tobytes())
+        return next(left)
+
+    monkeypatch.setattr(redrawing, "read_scene", see)
+    return read
+
+
+@pytest.fixture
+def drawer(make_toy: Make, tmp_path: Path) -> Drawer:
     train.fit(recipe("flow"), make_toy(), tmp_path / "run")
-    drawer = pipelines.load(str(tmp_path / "run"))
-    assert isinstance(drawer, Drawer)
-    words = ["a red circle", "a blue star"]
-    first = drawer.draw(words, seed=3, tries=1)
+    loaded = pipelines.load(str(tmp_path / "run"))
+    assert isinstance(loaded, Drawer)
+    return loaded
+
+
+def test_what_is_not_as_asked_is_drawn_thing_by_thing(drawer: Drawer, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "a small red star above a small blue ring"
+    (first,) = drawer.draw([words], seed=3, tries=1)
     assert drawer.tries == 1
-    assert [one.wrong for one in first] == [None, None]
-    read: list[tuple[str, bytes]] = []
+    assert first.wrong is None
+    nothing, star, ring = Scene((), "sand"), Scene((STAR,), "sand"), Scene((RING,), "sand")
+    other = Scene((replace(RING, colour="red"),), "sand")
+    both = Scene((STAR, RING), "sand")
+    # The whole; the star and, not so well, the ring; the ring again; the whole, in which the star is another colour;
+    # one of the two again; the whole.
+    turned = Scene((replace(STAR, colour="green"), RING), "sand")
+    read = show(monkeypatch, nothing, star, other, ring, turned, star, both)
+    monkeypatch.setattr(redrawing.Random, "randrange", lambda self, _: 0)  # the star is drawn again
+    (best,) = drawer.draw([words], seed=3, tries=4)
+    assert (len(read), len({*read})) == (7, 7)
+    assert read[0] == first.image.tobytes()
+    assert best.wrong == []
+    assert best.image.tobytes() == read[-1]
+    show(monkeypatch, nothing, star, other, ring, turned, star, both)
+    assert drawer.draw([words], seed=3, tries=4)[0].image.tobytes() == read[-1]
+    beside = drawer.draw(["a dog", words], seed=3, tries=1)  # nobody's noise is another's
+    assert [one.wrong for one in beside] == [None, None]
+    assert beside[1].image.tobytes() == first.image.tobytes()
 
-    def find(faults: dict[str, list[list[str]]]) -> Callable[[Image.Image, str], Reading | None]:
-        left = {prompt: iter(each) for prompt, each in faults.items()}
 
-        def of(picture: Image.Image, prompt: str) -> Reading | None:
-            read.append((prompt, picture.tobytes()))
-            return Reading(next(left[prompt]), []) if prompt in left else None
-
-        return of
-
-    told = {words[0]: [["shape", "colour"], ["shape"], ["count", "size", "shape"]], words[1]: [["count"], []]}
-    monkeypatch.setattr(redrawing, "read_drawing", find(told))
-    red, blue = drawer.draw(words, seed=3, tries=3)
-    assert (red.wrong, blue.wrong) == (["shape"], [])
-    tried = {word: [pixels for prompt, pixels in read if prompt == word] for word in words}
-    assert [len(tried[word]) for word in words] == [3, 2]  # the star was right at the second try
-    assert [tried[word][0] for word in words] == [one.image.tobytes() for one in first]  # a first try is the picture
-    assert (red.image.tobytes(), blue.image.tobytes()) == (tried[words[0]][1], tried[words[1]][1])
-    assert len({*tried[words[0]]}) == 3
-    monkeypatch.setattr(redrawing, "read_drawing", find(told))
-    assert [one.image.tobytes() for one in drawer.draw(words, seed=3, tries=3)] == [
-        one.image.tobytes() for one in (red, blue)
-    ]
-    monkeypatch.setattr(redrawing, "read_drawing", find({}))  # words that name no shape: nothing to hold against it
-    assert drawer.draw(words, seed=3, tries=3)[0].image.tobytes() == first[0].image.tobytes()
+def test_the_first_with_the_fewest_faults_is_given(drawer: Drawer, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing, ring, star = Scene((), "sand"), Scene((RING,), "sand"), Scene((STAR,), "sand")
+    green = Scene((replace(STAR, colour="green"),), "sand")
+    read = show(monkeypatch, nothing, star, green, star, ring, star, green)
+    (best,) = drawer.draw(["a red star"], seed=5, tries=4)
+    assert best.wrong == ["colour"]
+    assert best.image.tobytes() == read[2]
+    show(monkeypatch)  # words that name no shape: nobody looks
+    assert drawer.draw(["a dog"], seed=3, tries=3)[0].wrong is None
     with pytest.raises(ConfigError, match="tries 65"):
-        drawer.draw(words, tries=65)
+        drawer.draw(["a red star"], tries=65)
 
 
-def test_what_is_right_stays_while_the_rest_is_drawn_again(
-    make_toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train.fit(recipe("flow"), make_toy(), tmp_path / "run")
-    drawer = pipelines.load(str(tmp_path / "run"))
-    assert isinstance(drawer, Drawer)
-    tried: list[np.ndarray] = []
-    found = [Reading(["shape"], []), Reading(["shape"], [Thing("star", "red", "small", 0.25, 0.25, 0.2)])]
-    found += [Reading(["shape", "count"], [])] * redrawing.PATIENCE
+def test_a_draft_holds_each_thing_where_the_words_want_it() -> None:
+    pictures = [draw_scene(Scene((thing,), "mint"), 64) for thing in (STAR, RING)]
+    attempt = Attempt(
+        Image.new("RGB", (64, 64)), "a small blue ring above a small red star on a mint green background", seed=1
+    )
+    assert attempt.wrong
+    assert [words for _, words in attempt.missing()] == [
+        "A small blue ring on a mint green background.", "A small red star on a mint green background."
+    ]  # fmt: skip
+    assert attempt.draft() is None
+    attempt.take(0, pictures[0])  # not the ring
+    attempt.take(1, pictures[0])
+    assert [number for number, _ in attempt.missing()] == [0]
+    attempt.take(0, pictures[1])
+    draft = attempt.draft()
+    assert draft is not None
+    pixels, stays = draft
+    picture = Image.fromarray(to_pixels(pixels[None])[0].numpy())
+    assert find_faults(picture, attempt.prompt) == []
+    assert 0.05 < stays.float().mean() < 2 * 3.2 * 0.12**2
+    attempt.see(picture)
+    assert attempt.wrong == []
+    assert attempt.image is picture
 
-    def read(picture: Image.Image, prompt: str) -> Reading:
-        tried.append(np.asarray(picture).astype(int))
-        return found[len(tried) - 1]
 
-    monkeypatch.setattr(redrawing, "read_drawing", read)
-    (best,) = drawer.draw(["a red star"], seed=5, tries=len(found))
-    kept = np.hypot(*(np.mgrid[:16, :16] + 0.5 - 4)) / 16 < 0.2 + redrawing.RIM
-    first, second, *rest = tried
-    assert (np.abs(second - first)[kept] > 0).any()  # nothing was right in the first: it is drawn anew
-    for again in rest:  # of the star's try its disc stays, and outside of it something changes
-        assert np.array_equal(again[kept], second[kept])
-        assert (again[~kept] != second[~kept]).any()
-    assert np.array_equal(np.asarray(best.image), first)  # the first with the fewest faults
+def test_things_without_room_are_drawn_again() -> None:
+    wide = [replace(thing, size="large", r=0.28) for thing in (STAR, RING)]
+    attempt = Attempt(Image.new("RGB", (64, 64)), "a large red star left of a large blue ring", seed=1)
+    attempt._ground = "grey"
+    for number, thing in enumerate(wide):
+        attempt._parts[number] = Part(Image.new("RGB", (64, 64)), replace(thing, r=0.3))
+    assert attempt.draft() is None
+    assert len(attempt.missing()) == 1
 
 
-def test_tries_in_vain_begin_anew() -> None:
-    one, other = (Image.new("RGB", (16, 16), colour) for colour in ("red", "grey"))
-    attempts = redrawing.Attempts(one, "a small red circle", torch.zeros(3, 16, 16))
-    fresh = torch.ones(3, 16, 16)
-    assert attempts.wrong
-    assert torch.equal(attempts.start(fresh)[0], fresh)  # nothing was right
-    attempts._vain = 0
-    attempts._right = [Thing("circle", "red", "small", 0.5, 0.5, 0.12)]
-    for _ in range(redrawing.PATIENCE):
-        noise, pixels, stays = attempts.start(fresh)
-        assert stays.any()
-        assert torch.equal(pixels, to_signed(torch.from_numpy(np.array(one))[None])[0])
-        assert bool((noise[:, stays[0]] == 0).all())  # the noise that the thing came from
-        assert bool((noise[:, 0, 0] == 1).all())
-        attempts.see(other, fresh)
-    assert not attempts.start(fresh)[2].any()
+def test_sizes_that_nobody_asked_for_leave_room() -> None:
+    attempts = [Attempt(Image.new("RGB", (64, 64)), "three red stars and a blue ring", seed) for seed in range(20)]
+    sizes = [[words.split()[1] for _, words in attempt.missing()] for attempt in attempts]
+    assert {each.count("large") for each in sizes} == {0, 1}
 
 
 def test_what_people_watch(make_toy: Make) -> None:

@@ -209,6 +209,15 @@ def test_plain_is_the_written_out_network() -> None:
     assert torch.allclose(tower(images), x.flatten(2).transpose(1, 2), atol=1e-5)
 
 
+def test_half_of_twofold_is_blind_to_colour() -> None:
+    tower = build_tower("twofold", size=16, pretrained=False)
+    light = pixels(16)[..., :1].int().clamp(12, 240)
+    grey, tinted = (tower((light + torch.tensor(tint)).to(torch.uint8)) for tint in ([0, 0, 0], [9, -3, -6]))
+    assert grey.shape == (2, 4, 192)
+    torch.testing.assert_close(grey[..., 96:], tinted[..., 96:], atol=1e-4, rtol=1e-4)
+    assert (grey[..., :96] - tinted[..., :96]).abs().max() > 1e-3
+
+
 def test_plain_has_no_weights_of_others() -> None:
     with pytest.raises(ConfigError, match=r"pretrained=false"):
         build_tower("plain")

@@ -62,6 +62,7 @@ class FusionConfig(Part):
     heads: int = Field(6, ge=1)
     feedforward: int = Field(768, ge=1)
     gates: int = Field(4, ge=0)  # counted glimpses beside the attention
+    pointers: int = Field(0, ge=0)  # looks that follow one stretch of the question each, and compare places
     dropout: float = Field(0.1, ge=0, lt=1)
 
 

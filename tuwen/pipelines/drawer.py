@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,12 @@ from tuwen import checkpoint
 from tuwen.errors import ConfigError, DataError, ModelError
 from tuwen.files import sha256_file, sha256_text
 from tuwen.images import View
-from tuwen.pipelines.redrawing import Attempts
+from tuwen.pipelines.redrawing import Attempt
 from tuwen.text import load_tokenizer, split_words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 BATCH = 16  # pictures drawn at once
 MOST_STEPS = 1000
@@ -71,8 +71,8 @@ class Drawer:
         """`n` pictures of each prompt, in the prompts' order; the k-th of each comes from `seed` + k.
 
         `steps` (guesses from noise to picture) and `guidance` (1: none) are a flow's; by default the model's own. So is
-        `tries`: above 1, a picture of flat shapes is read back and what is wrong drawn again (`Attempts`); the first
-        with the fewest faults is given.
+        `tries`: above 1, a picture of flat shapes is read back, and drawn again thing by thing where it is not as asked
+        (`Attempt`); the first with the fewest faults is given.
 
         Raises:
             DataError: a prompt without a word.
@@ -165,50 +165,68 @@ class Drawer:
     def _each(
         self, wanted: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, tries: int, batch: int
     ) -> Iterator[Drawing]:
-        for start in range(0, len(wanted), batch):
-            block = wanted[start : start + batch]
-            noise = self._noise([seed for _, seed in block])
-            drawn = self._draw(block, noise, steps, guidance)
-            if tries > 1:
-                drawn = self._search(drawn, noise, steps, guidance, tries)
-            yield from drawn
-
-    def _search(
-        self, drawn: Sequence[Drawing], noise: Tensor, steps: int | None, guidance: float | None, tries: int
-    ) -> list[Drawing]:
-        """The best of up to `tries` pictures each, of which `drawn` are the first, from `noise`."""
         import torch
 
-        attempts = [Attempts(one.image, one.prompt, own) for one, own in zip(drawn, noise, strict=True)]
-        for number in range(1, tries):
-            places = [place for place, each in enumerate(attempts) if each.wrong]
-            if not places:
-                break
-            block = [(drawn[place].prompt, drawn[place].seed) for place in places]
-            fresh, kept = self._noise([seed for _, seed in block], number), None
+        for start in range(0, len(wanted), batch):
+            block = wanted[start : start + batch]
+            ways = [
+                torch.Generator().manual_seed(seed) for _, seed in block
+            ]  # each from its seed, whatever is beside it
+            images = self._draw([prompt for prompt, _ in block], ways, steps, guidance)
+            if tries == 1:
+                yield from (Drawing(image, *asked) for asked, image in zip(block, images, strict=True))
+            else:
+                yield from self._search(block, images, ways, steps, guidance, tries)
+
+    def _search(
+        self,
+        block: Sequence[tuple[str, int]],
+        images: Sequence[Image],
+        ways: Sequence[Generator],
+        steps: int | None,
+        guidance: float | None,
+        tries: int,
+    ) -> list[Drawing]:
+        """The best of up to `tries` pictures of each (prompt, seed), of which `images` are the first."""
+
+        attempts = [Attempt(image, *asked) for asked, image in zip(block, images, strict=True)]
+        for _ in range(1, tries):
+            open_ = [(each, way) for each, way in zip(attempts, ways, strict=True) if each.wrong]
+            drafts = None
             if self.flows:
-                starts = [attempts[place].start(own) for place, own in zip(places, fresh, strict=True)]
-                fresh, pixels, where = (torch.stack(parts) for parts in zip(*starts, strict=True))
-                kept = (pixels.to(self.device), where.to(self.device))
-            for place, own, one in zip(places, fresh, self._draw(block, fresh, steps, guidance, kept), strict=True):
-                attempts[place].see(one.image, own)
-        return [replace(one, image=each.image, wrong=each.wrong) for one, each in zip(drawn, attempts, strict=True)]
+                alone = [(each, way, *part) for each, way in open_ for part in each.missing()]
+                drawn = self._draw([words for *_, words in alone], [way for _, way, *_ in alone], steps, guidance)
+                for (each, _, number, _), image in zip(alone, drawn, strict=True):
+                    each.take(number, image)
+                found = [(one, draft) for one in open_ if (draft := one[0].draft()) is not None]
+                open_, drafts = [one for one, _ in found], [draft for _, draft in found]
+            prompts = [each.prompt for each, _ in open_]
+            drawn = self._draw(prompts, [way for _, way in open_], steps, guidance, drafts)
+            for (each, _), image in zip(open_, drawn, strict=True):
+                each.see(image)
+        return [Drawing(each.image, each.prompt, each.seed, each.wrong) for each in attempts]
 
     def _draw(
         self,
-        block: Sequence[tuple[str, int]],
-        noise: Tensor,
+        prompts: Sequence[str],
+        ways: Sequence[Generator],
         steps: int | None,
         guidance: float | None,
-        kept: tuple[Tensor, Tensor] | None = None,
-    ) -> list[Drawing]:
-        """A picture of each (prompt, seed) from its noise; `kept` as a flow's `draw` takes it."""
+        drafts: Sequence[tuple[Tensor, Tensor]] | None = None,
+    ) -> list[Image]:
+        """A picture of each prompt from the noise that comes next; each of the `drafts` as a flow's `draw` takes it."""
         import torch
-        from PIL import Image
+        from PIL import Image as Images
 
         from tuwen.tasks.generation_data import to_pixels
 
-        ids, lengths = self.tokenizer.encode([prompt for prompt, _ in block], self.config["max_tokens"])
+        if not prompts:
+            return []
+        ids, lengths = self.tokenizer.encode(prompts, self.config["max_tokens"])
+        noise = torch.stack([torch.randn(self.model.noise_shape, generator=way) for way in ways])
+        begin = {}
+        if drafts is not None:
+            begin["draft"] = tuple(torch.stack(parts).to(self.device) for parts in zip(*drafts, strict=True))
         with torch.inference_mode():
             drawn: Tensor = self.model.draw(
                 torch.from_numpy(ids).to(self.device),
@@ -216,21 +234,9 @@ class Drawer:
                 noise.to(self.device),
                 steps=steps,
                 guidance=guidance,
-                **({} if kept is None else {"kept": kept}),
+                **begin,
             )
-        pixels = to_pixels(drawn).cpu().numpy()
-        return [Drawing(Image.fromarray(one), *asked) for asked, one in zip(block, pixels, strict=True)]
-
-    def _noise(self, seeds: Sequence[int], number: int = 0) -> Tensor:
-        """Noise (B, ...) of a try, each row from its seed alone, whatever is beside it."""
-        import torch
-
-        shape = self.model.noise_shape
-        ways = [torch.Generator().manual_seed(seed) for seed in seeds]
-        for _ in range(number):
-            for way in ways:
-                torch.randn(shape, generator=way)  # the next try goes on where the last one ended
-        return torch.stack([torch.randn(shape, generator=way) for way in ways])
+        return [Images.fromarray(one) for one in to_pixels(drawn).cpu().numpy()]
 
 
 def tell_faults(drawings: Sequence[Drawing]) -> list[str]:

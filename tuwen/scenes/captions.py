@@ -58,6 +58,11 @@ def describe(scene: Scene, rng: Random, each: int = 5) -> list[Caption]:
     return captions
 
 
+def name_alone(lang: str, key: Key, ground: str) -> str:
+    """A caption of one thing on its ground."""
+    return sentence(lang, ON_GROUND[lang][0].format(list=some(lang, key, 1), ground=GROUND[lang][ground]))
+
+
 def group(scene: Scene, rng: Random, sized: bool) -> Groups:
     """Things of one name together, in random order: two red circles are one group of two."""
     groups: dict[Key, list[Thing]] = defaultdict(list)

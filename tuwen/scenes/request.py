@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from dataclasses import dataclass, replace
+from itertools import combinations, permutations
+from random import Random
 
 from tuwen.records import guess_language
 from tuwen.scenes.words import COLOUR_ZH, GROUND, NUMBERS, RELATION, SHAPE_ZH, SIZE_ZH, Key
-from tuwen.scenes.world import APART, COLOURS, GAP, OPPOSITE, SHAPES, SIZES, Scene, Thing, holds
+from tuwen.scenes.world import APART, COLOURS, OPPOSITE, SHAPES, Scene, Thing, clear, holds
 
-__all__ = ["ATTRIBUTES", "Group", "Request", "ask_for", "find_right", "satisfies", "understand"]
+__all__ = ["ATTRIBUTES", "Group", "Request", "arrange", "ask_for", "fits", "satisfies", "understand"]
 
 ATTRIBUTES = ("count", "colour", "shape", "size", "relation", "ground")
 NEAR = 0.02  # a relation read off pixels may miss the distance that the world asks for by this much
 UNSEEN = ""  # no size, colour or shape
 MOST = 6  # things of a picture that are compared; it has too many anyway
+TURNS = 4000  # random layouts that are looked at before there is said to be no room
 
 
 COUNTS = {
@@ -56,6 +58,11 @@ class Request:
     groups: tuple[Group, ...]
     relations: tuple[tuple[int, str, int], ...] = ()
     ground: str | None = None
+
+    @property
+    def wanted(self) -> list[tuple[int, Key]]:
+        """Each thing by itself: the number of its group, and its name."""
+        return [(number, group.key) for number, group in enumerate(self.groups) for _ in range(group.count)]
 
     @property
     def count(self) -> int:
@@ -121,7 +128,7 @@ def satisfies(scene: Scene, request: Request) -> list[str]:
     Things are taken for those asked for in the way that leaves the fewest wrong. Only what the request says counts; of
     a thing that is missing all that is said is wrong.
     """
-    wanted = [(number, group.key) for number, group in enumerate(request.groups) for _ in range(group.count)]
+    wanted = request.wanted
     things: list[Thing | None] = [*scene.things[:MOST]]
     things += [None] * (len(wanted) - len(things))
     best = min((_faults(request, wanted, order) for order in permutations(things, len(wanted))), key=len)
@@ -133,52 +140,26 @@ def satisfies(scene: Scene, request: Request) -> list[str]:
     return [name for name in ATTRIBUTES if name in wrong]
 
 
-def find_right(scene: Scene, request: Request) -> list[Thing]:
-    """The things of a scene that can stay while the rest of it is made anew, as many as can be.
+def arrange(things: Sequence[Thing], request: Request, rng: Random, side: int) -> list[Thing] | None:
+    """New places for things, one for each that the request wants and in its order, where all of it holds.
 
-    Each is as one that the request asks for, the relations between them hold, and those to things that are not there
-    yet leave room for these. None can where the ground is wrong.
+    They move by whole pixels of a picture `side` wide. None where there seems to be no room for them.
     """
-    if request.ground not in (None, scene.ground):
-        return []
-    wanted = [(number, group.key) for number, group in enumerate(request.groups) for _ in range(group.count)]
-    stays = (things for things in _fill(wanted, scene.things[:MOST]) if _possible(request, wanted, things))
-    best = max(stays, key=lambda things: sum(thing is not None for thing in things))
-    return [thing for thing in best if thing is not None]
+    for _ in range(TURNS):
+        moved = [_move(thing, rng, side) for thing in things]
+        if all(clear(a, b) for a, b in combinations(moved, 2)) and not _faults(request, request.wanted, moved):
+            return moved
+    return None
 
 
-def _fill(wanted: Sequence[tuple[int, Key]], things: Sequence[Thing]) -> Iterator[list[Thing | None]]:
-    """Every way to give each place a thing that is as wanted there, or none."""
-    if not wanted:
-        yield []
-        return
-    _, key = wanted[0]
-    fit = [t for t in things if all(a in (None, b) for a, b in zip(key, (t.size, t.colour, t.shape), strict=True))]
-    for thing in (None, *fit):
-        left = [other for other in things if other is not thing]
-        yield from ([thing, *rest] for rest in _fill(wanted[1:], left))
+def _move(thing: Thing, rng: Random, side: int) -> Thing:
+    x, y = (old + round((rng.uniform(thing.r, 1 - thing.r) - old) * side) / side for old in (thing.x, thing.y))
+    return replace(thing, x=x, y=y)
 
 
-def _possible(request: Request, wanted: Sequence[tuple[int, Key]], things: Sequence[Thing | None]) -> bool:
-    """Whether all relations hold or, where a side is missing, can still come to hold."""
-    for first, relation, second in request.relations:
-        for (here, key), a in zip(wanted, things, strict=True):
-            for (there, other), b in zip(wanted, things, strict=True):
-                if (here, there) != (first, second):
-                    continue
-                if a and b and not holds(a, relation, b, APART - NEAR):
-                    return False
-                if a and not b and not _room(a, relation, other):
-                    return False
-                if b and not a and not _room(b, OPPOSITE[relation], key):
-                    return False
-    return True
-
-
-def _room(thing: Thing, relation: str, key: Key) -> bool:
-    """Whether something of this key fits into the picture where `thing` would stand in this relation to it."""
-    side = {"left of": 1 - thing.x, "right of": thing.x, "above": 1 - thing.y, "below": thing.y}[relation]
-    return side >= APART + SIZES[key[0] or "small"][0] + GAP
+def fits(thing: Thing, key: Key) -> bool:
+    """Whether a thing is as a name says."""
+    return all(said in (None, is_) for said, is_ in zip(key, (thing.size, thing.colour, thing.shape), strict=True))
 
 
 def _faults(request: Request, wanted: Sequence[tuple[int, Key]], things: Sequence[Thing | None]) -> list[str]:

@@ -109,7 +109,7 @@ def _place(rng: Random, kinds: list[tuple[str, str]], sizes: list[str]) -> tuple
         for _ in range(20):
             x, y = (round(rng.uniform(r + GAP, 1 - r - GAP), 4) for _ in range(2))
             thing = Thing(shape, colour, size, x, y, r)
-            if all(_clear(thing, other) for other in things):
+            if all(clear(thing, other) for other in things):
                 things.append(thing)
                 break
         else:
@@ -117,6 +117,6 @@ def _place(rng: Random, kinds: list[tuple[str, str]], sizes: list[str]) -> tuple
     return tuple(things)
 
 
-def _clear(a: Thing, b: Thing) -> bool:
+def clear(a: Thing, b: Thing) -> bool:
     """Apart, and related along one axis at least."""
     return math.hypot(a.x - b.x, a.y - b.y) >= a.r + b.r + GAP and any(holds(a, name, b) for name in OPPOSITE)

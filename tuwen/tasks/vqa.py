@@ -372,6 +372,7 @@ def _build_member(model: VqaConfig, config: dict[str, Any]) -> JointEmbedding | 
         heads=model.fusion.heads,
         feedforward=model.fusion.feedforward,
         gates=model.fusion.gates,
+        pointers=model.fusion.pointers,
         hidden=model.classifier.hidden,
         limit=config["max_tokens"] + 1,  # and the start token
         dropout=model.fusion.dropout,

@@ -25,7 +25,7 @@ __all__ = [
 
 LITES = ("lite0", "lite1", "lite2", "lite3", "lite4")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-NAMES = (*LITES, *RESNETS, "mobilenet-v1", "vgg19", "plain")
+NAMES = (*LITES, *RESNETS, "mobilenet-v1", "vgg19", "plain", "twofold")
 
 
 def build_tower(name: str, size: int | None = None, pretrained: bool = True, weights: Path | None = None) -> Tower:
@@ -53,10 +53,10 @@ def build_tower(name: str, size: int | None = None, pretrained: bool = True, wei
         from tuwen.towers.lite import build_lite
 
         return build_lite(int(name[-1]), size, pretrained, weights).eval()
-    if name == "plain":
+    if name in ("plain", "twofold"):
         from tuwen.towers.plain import build_plain
 
-        return build_plain(size, pretrained, weights).eval()
+        return build_plain(name, size, pretrained, weights).eval()
     if name == "vgg19":
         from tuwen.towers.vgg import build_vgg
 

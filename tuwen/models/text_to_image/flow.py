@@ -117,15 +117,15 @@ class FlowUNet(nn.Module):
         *,
         steps: int | None = None,
         guidance: float | None = None,
-        kept: tuple[Tensor, Tensor] | None = None,
+        draft: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """(B, T) ids, (B,) lengths, (B, 3, S, S) noise -> (B, 3, S, S) in [-1, 1].
 
         With guidance w the guess is that without words, plus w times what the words change (Ho and Salimans 2022):
         1 is the sentence alone, more is more of it. By default the model's own `sampling`.
 
-        `kept`: pixels (B, 3, S, S) in [-1, 1], and where (B, 1, S, S) they stay as they are while the rest is drawn to
-        fit them: there the guess is known (as in RePaint, Lugmayr et al., CVPR 2022).
+        `draft`: pixels (B, 3, S, S) in [-1, 1] to begin from (`integrate`), and where (B, 1, S, S) they stay while the
+        rest is drawn to fit them: there the guess is known (as in RePaint, Lugmayr et al., CVPR 2022).
         """
         own = self.sampling
         strength = own.guidance if guidance is None else guidance
@@ -135,7 +135,7 @@ class FlowUNet(nn.Module):
 
         def guess(x: Tensor, time: float) -> Tensor:
             clean = say(x, time)
-            return clean if kept is None else torch.where(kept[1], kept[0], clean)
+            return clean if draft is None else torch.where(draft[1], draft[0], clean)
 
         def say(x: Tensor, time: float) -> Tensor:
             at = torch.full((len(x),), time, device=x.device)
@@ -144,7 +144,14 @@ class FlowUNet(nn.Module):
             with_words, without = self.guess(torch.cat([x, x]), torch.cat([at, at]), both).chunk(2)
             return without + strength * (with_words - without)
 
-        drawn = integrate(guess, noise, own.steps if steps is None else steps, method=own.method, shift=own.shift)
+        drawn = integrate(
+            guess,
+            noise,
+            own.steps if steps is None else steps,
+            method=own.method,
+            shift=own.shift,
+            draft=None if draft is None else draft[0],
+        )
         return drawn.clamp(-1, 1)
 
     def hide(self, told: Told, hidden: Tensor) -> Told:

@@ -12,6 +12,8 @@ from torch import Tensor
 Method = Literal["euler", "midpoint", "multistep"]
 Guess = Callable[[Tensor, float], Tensor]  # a noisy picture and its time -> the clean picture
 
+DRAFT = 0.35  # the time that a draft is made noisy to, or the next one on the path
+
 METHODS: tuple[Method, ...] = ("euler", "midpoint", "multistep")
 
 
@@ -24,14 +26,26 @@ def times(steps: int, shift: float = 1.0) -> list[float]:
     return [s / (s + shift * (1 - s)) for s in even]
 
 
-def integrate(guess: Guess, noise: Tensor, steps: int, *, method: Method = "euler", shift: float = 1.0) -> Tensor:
-    """Follow the flow from `noise` (B, ...) to t = 1.
+def integrate(
+    guess: Guess,
+    noise: Tensor,
+    steps: int,
+    *,
+    method: Method = "euler",
+    shift: float = 1.0,
+    draft: Tensor | None = None,
+) -> Tensor:
+    """Follow the flow from `noise` (B, ...) to t = 1; with a `draft` (B, ...), only from there on where its details are
+    lost in the noise and its layout is not (SDEdit, Meng et al., ICLR 2022).
 
     The net's guess of the clean picture gives the speed (guess - x) / (1 - t). `euler`: a guess a step; `midpoint`:
     two; `multistep`: one, corrected by the guess before it (DPM-Solver++ 2M, Lu et al. 2022, in the flow's times).
     """
     x, before = noise, None
     path = times(steps, shift)
+    if draft is not None:
+        path = [time for time in path if time >= DRAFT] if steps > 1 and path[-2] >= DRAFT else path[-2:]
+        x = (1 - path[0]) * noise + path[0] * draft
     for n, (now, then) in enumerate(pairwise(path)):
         clean = guess(x, now)
         if method == "midpoint" and n < steps - 1:  # the last step ends at the guess itself

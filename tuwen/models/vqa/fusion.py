@@ -7,39 +7,11 @@ from torch import Tensor, nn
 
 from tuwen.layers import Attention, length_mask
 from tuwen.models.vqa.joint import mask_out
+from tuwen.models.vqa.pointers import Pointers, grid_places
+from tuwen.models.vqa.slots import Slots
 from tuwen.towers import Top
 
-
-class Slots:
-    """Questions in rows of their pictures: (B, ...) <-> (P, K, ...), K the most questions of a picture.
-
-    So attention over a picture's regions runs once for all its questions, over keys that are not copied.
-    """
-
-    def __init__(self, pictures: int, owner: Tensor | None, count: int) -> None:
-        self.pictures, self.most = pictures, 1
-        self.index: Tensor | None = None
-        if owner is None:
-            if pictures != count:
-                raise ValueError(f"{count} questions about {pictures} pictures: say which by `owner`")
-            return
-        of_each = torch.bincount(owner, minlength=pictures)  # (P,)
-        order = owner.argsort(stable=True)
-        place = torch.empty_like(owner)
-        place[order] = torch.arange(count, device=owner.device) - (of_each.cumsum(0) - of_each)[owner[order]]
-        self.most = int(of_each.max())
-        self.index = owner * self.most + place  # (B,)
-
-    def spread(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (P, K, ...), zeros where a picture has fewer."""
-        if self.index is None:
-            return x[:, None]
-        flat = x.new_zeros(self.pictures * self.most, *x.shape[1:]).index_copy(0, self.index, x)
-        return flat.view(self.pictures, self.most, *x.shape[1:])
-
-    def collect(self, x: Tensor) -> Tensor:
-        """(P, K, ...) -> (B, ...)."""
-        return x[:, 0] if self.index is None else x.flatten(0, 1).index_select(0, self.index)
+PLANE = 0.7  # how far apart the codes of two opposite sides begin, a number of theirs
 
 
 class Layer(nn.Module):
@@ -108,6 +80,7 @@ class FusionTransformer(nn.Module):
         regions: how many regions a picture has, each place with a code of its own (0: any number, placed by `boxes`).
         embedding: of words, None: as wide as the states. `limit`: most words of a question.
         gates: counted glimpses beside the attention; 0: none.
+        pointers: looks that follow one stretch of the question each; 0: none.
         blind: regions have no part: the language-only baseline.
         tower: where it is trained too: `regions` are then pixels (P, S, S, 3) uint8.
     """
@@ -127,6 +100,7 @@ class FusionTransformer(nn.Module):
         heads: int = 6,
         feedforward: int = 768,
         gates: int = 4,
+        pointers: int = 0,
         hidden: int | None = None,
         limit: int = 64,
         dropout: float = 0.1,
@@ -154,30 +128,31 @@ class FusionTransformer(nn.Module):
             seen = features or in_width
             self.memory = nn.Sequential(nn.LayerNorm(seen), nn.Linear(seen, width), nn.Dropout(picture_dropout))
             self.memory_norm = nn.LayerNorm(width)
-            self.region_places = nn.Parameter(torch.randn(regions, width) * 0.02) if regions else None
+            self.region_places = nn.Parameter(_code_places(regions, width, bool(pointers))) if regions else None
             self.box_places = None if regions else nn.Linear(4, width)
         self.layers = nn.ModuleList(Layer(width, heads, feedforward, dropout, blind) for _ in range(layers))
         self.counter = Counter(width, gates) if gates and not blind else None
+        self.pointers = Pointers(width, pointers) if pointers and not blind else None
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         hidden = hidden or 2 * width
         drop = nn.Dropout(classifier_dropout)
         self.classifier = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), drop, nn.Linear(hidden, answers))
 
-    def read(self, regions: Tensor, mask: Tensor | None = None, boxes: Tensor | None = None) -> Tensor:
-        """Pixels (P, S, S, 3) uint8, or regions (P, N, D) -> what the words look at (P, N, W)."""
+    def read(self, regions: Tensor, mask: Tensor | None = None, boxes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Pixels (P, S, S, 3) uint8, or regions (P, N, D) -> what the words look at (P, N, W), and the same without the
+        places."""
         if self.tower is not None:
             regions = self.tower(regions)
         regions = mask_out(regions, mask)
         if self.head is not None:
             regions = self.head(regions)
-        memory = self.memory(regions)
+        memory = content = self.memory(regions)
         if self.region_places is not None:
             memory = memory + self.region_places
         elif boxes is not None and self.box_places is not None:
             memory = memory + self.box_places(boxes.to(memory.dtype))
-        out: Tensor = self.memory_norm(memory)
-        return out
+        return self.memory_norm(memory), self.memory_norm(content)
 
     def forward(
         self,
@@ -219,29 +194,41 @@ class FusionTransformer(nn.Module):
         owner: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """The fused state (B, W), and the attention (B, N)."""
-        memory = None if self.blind else self.read(regions, mask, boxes)
+        memory, content = (None, None) if self.blind else self.read(regions, mask, boxes)
         mask = self._drop_regions(memory, mask)
         slots = Slots(len(regions), owner, len(ids))
-        x, words = self._embed(ids, lengths)
+        spelled = self._spell(ids)
+        x = torch.cat([self.start.expand(len(ids), 1, -1).to(spelled.dtype), spelled], 1)
+        x = self.dropout(x + self.places[: x.shape[1]])
+        words = length_mask(lengths + 1, x.shape[1])
         weights = None
         for depth, layer in enumerate(self.layers, 1):
             wanted = 1 if depth == len(self.layers) else x.shape[1]  # in the end the start token alone is read
             x, weights = layer(x, words, memory, mask, slots, wanted)
-        state = self.norm(x[:, 0])
+        state = fused = self.norm(x[:, 0])
         if self.counter is not None and memory is not None:
-            state = state + self.counter(state, memory, mask, slots)
+            fused = fused + self.counter(state, memory, mask, slots)
+        if self.pointers is not None and memory is not None and content is not None:
+            places = self._place(boxes)
+            fused = fused + self.pointers(state, spelled, words[:, 1:], content, memory, places, mask, slots)
         if weights is None:
-            return state, None
-        return state, slots.collect(weights.mean(1))  # (P, H, K, N): one word, the start token
+            return fused, None
+        return fused, slots.collect(weights.mean(1))  # (P, H, K, N): one word, the start token
 
-    def _embed(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """The start token and the words (B, 1 + T, W), and which exist (B, 1 + T)."""
-        x = self.widen(self.embedding(ids))
+    def _place(self, boxes: Tensor | None) -> Tensor:
+        """The middles of the regions (P or 1, N, 2)."""
+        if boxes is not None:
+            return (boxes[..., :2] + boxes[..., 2:]) / 2
+        if self.region_places is None:
+            raise ValueError("pointers compare places: give boxes")
+        return grid_places(len(self.region_places)).to(self.region_places.device)[None]
+
+    def _spell(self, ids: Tensor) -> Tensor:
+        """The words alone (B, T, W)."""
+        x: Tensor = self.widen(self.embedding(ids))
         if self.training and self.word_dropout:
             x = x * (torch.rand(ids.shape, device=ids.device) >= self.word_dropout)[..., None]
-        x = torch.cat([self.start.expand(len(x), 1, -1).to(x.dtype), x], 1)
-        x = self.dropout(x + self.places[: x.shape[1]])
-        return x, length_mask(lengths + 1, x.shape[1])
+        return x
 
     def _drop_regions(self, memory: Tensor | None, mask: Tensor | None) -> Tensor | None:
         """While training, some regions of each picture are as if they were padding; a picture keeps at least one."""
@@ -251,3 +238,11 @@ class FusionTransformer(nn.Module):
         luck = luck if mask is None else luck.masked_fill(~mask, -1.0)
         kept = (luck >= self.region_dropout).scatter(1, luck.argmax(1, keepdim=True), True)
         return kept if mask is None else kept & mask
+
+
+def _code_places(regions: int, width: int, plane: bool) -> Tensor:
+    """Codes of a grid's places (N, W) to begin with: noise; on a `plane`, right and down are directions beside."""
+    codes = torch.randn(regions, width) * 0.02
+    if plane:
+        codes = codes + (grid_places(regions) - 0.5) @ torch.randn(2, width) * PLANE
+    return codes
