@@ -109,8 +109,8 @@ def _compose(parts: list[Part], moved: list[Thing], ground: str) -> tuple[Tensor
     stays = np.zeros((side, side), bool)
     y, x = (np.mgrid[:side, :side] + 0.5) / side
     for (image, before), thing in zip(parts, moved, strict=True):
-        away = np.hypot(x - thing.x, y - thing.y) - thing.r
+        disc = np.hypot(x - thing.x, y - thing.y) < thing.r + GAP
         shift = round((thing.y - before.y) * side), round((thing.x - before.x) * side)
-        pixels = np.where((away < GAP)[..., None], np.roll(np.asarray(image), shift, (0, 1)), pixels)
-        stays |= away < 0
+        pixels = np.where(disc[..., None], np.roll(np.asarray(image), shift, (0, 1)), pixels)
+        stays |= disc
     return to_signed(torch.from_numpy(pixels)[None])[0], torch.from_numpy(stays)[None]
