@@ -209,3 +209,11 @@ def test_sentences_are_drawn_and_checked(
     assert (text.count(" ✓"), text.count(" ✗")) == (1 + 1, 7 + 2)  # the note names both, in two languages
     commands.tell(seen)
     assert "1 of 8 drawings show all that was asked" in capsys.readouterr().out
+    assert seen["about_drawn"] == []
+    asked = demo.run_demo(
+        FakeEmbedder(), tmp_path / "demo", tmp_path / "mine", drawer=Half(), geometer=FakeAnswerer()  # type: ignore[arg-type]
+    )["about_drawn"]  # fmt: skip
+    assert [one["question"] for one in asked] == [question for _, question, _ in demo.ABOUT_DRAWN]
+    assert [one["file"] for one in asked] == [seen["drawn"][number]["file"] for number, _, _ in demo.ABOUT_DRAWN]
+    assert [one["right"] for one in asked] == [False, None, None, None, None]  # who knows where the drawing is wrong?
+    assert "Asked about the drawings" in read(tmp_path / "demo" / "report.html").text

@@ -126,6 +126,13 @@ DRAWN = [  # written before any model drew them
     "蓝色圆形的左边有一个黄色十字形",
     "图中有两个紫色六边形",
 ]
+ABOUT_DRAWN = [  # which drawing, a question about it and the answer, if it shows what was asked
+    (0, "what shape is above the blue star?", "circle"),
+    (2, "is the black ring left or right of the purple square?", "left"),
+    (3, "how many triangles are there?", "2"),
+    (5, "爱心是什么颜色的？", "橙色"),
+    (6, "蓝色圆形的左边是什么图形？", "十字形"),
+]
 
 
 def collect(folder: Path) -> dict[str, str]:
@@ -156,9 +163,10 @@ def run_demo(
     describer: Describer | None = None,
     answerer: Answerer | None = None,
     drawer: Drawer | None = None,
+    geometer: Answerer | None = None,
 ) -> dict[str, Any]:
     """Index, search in two languages and by a picture, describe, answer, draw, write `report.html`; returns what was
-    seen."""
+    seen. The `geometer` answers questions about flat shapes: about what was drawn."""
     credits: dict[str, str] = {}
     db, asked = out / "index", OWN
     folder = pictures or out / "pictures"
@@ -173,6 +181,7 @@ def run_demo(
     queries = [_ask(store, pipeline, ask, lang, len(rows)) for ask in asked for lang in ("en", "zh")]
     like = Path(folder, LIKE) if LIKE in credits else Path(rows[0]["folder"], rows[0]["path"])
     near = find(store, pipeline, Query(image=like, k=SHOWN)).hits
+    drawn = _draw(drawer, out / "drawn") if drawer else []
     seen = {
         "pictures": len(rows),
         "index": asdict(report),
@@ -182,8 +191,9 @@ def run_demo(
         "describer": describer.name if describer else None,
         "answers": _answer(answerer, rows, bool(credits)) if answerer else [],
         "answerer": answerer.name if answerer else None,
-        "drawn": _draw(drawer, out / "drawn") if drawer else [],
+        "drawn": drawn,
         "drawer": drawer.name if drawer else None,
+        "about_drawn": _answer_drawn(geometer, drawn) if geometer and drawn else [],
         "threshold": calibrate.lines(pipeline),
         "model": str(store.model),
         "report": str(out / "report.html"),
@@ -256,6 +266,16 @@ def _draw(drawer: Drawer, folder: Path) -> list[dict[str, Any]]:
     return drawn
 
 
+def _answer_drawn(geometer: Answerer, drawn: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As `_answer`; nobody knows where a drawing is not as asked."""
+    files = [Path(drawn[number]["file"]) for number, _, _ in ABOUT_DRAWN]
+    answers = geometer.answer(files, [question for _, question, _ in ABOUT_DRAWN], attend=False)
+    return [
+        {**as_json(answer), "right": answer.best[0].text == right if drawn[number]["right"] else None}
+        for answer, (number, _, right) in zip(answers, ABOUT_DRAWN, strict=True)
+    ]
+
+
 def tally(queries: list[dict[str, Any]], lang: str) -> tuple[int, int, int]:
     """Of one language: how often the picture meant came first, among the first three, and the number asked."""
     ranks = [query["rank"] for query in queries if query["meant"] and query["lang"] == lang]
@@ -303,9 +323,12 @@ def _page(seen: dict[str, Any], rows: list[dict[str, Any]], credits: dict[str, s
     if seen["captions"]:
         page.sections.append(told_section(page, seen["captions"]))
     if seen["answers"]:
-        page.sections.append(_answers_section(page, seen["answers"]))
+        page.sections.append(_answers_section(page, seen["answers"], ("Asked", "图片问答")))
     if seen["drawn"]:
         page.sections.append(_drawn_section(page, seen["drawn"]))
+    if seen["about_drawn"]:
+        title = ("Asked about the drawings", "对所画图形提问")
+        page.sections.append(_answers_section(page, seen["about_drawn"], title))
     wall = [
         {
             "picture": page.picture(Path(row["folder"], row["path"])),
@@ -335,7 +358,7 @@ def told_section(page: Page, captions: list[dict[str, Any]]) -> dict[str, Any]:
     return {"kind": "told", "title": ("Described", "自动描述"), "note": note, "cards": cards}
 
 
-def _answers_section(page: Page, answers: list[dict[str, Any]]) -> dict[str, Any]:
+def _answers_section(page: Page, answers: list[dict[str, Any]], title: Words) -> dict[str, Any]:
     """The pictures that were asked about, each with a line a question."""
     lines: dict[str, list[tuple[str, str]]] = {}
     for one in answers:
@@ -349,7 +372,7 @@ def _answers_section(page: Page, answers: list[dict[str, Any]]) -> dict[str, Any
         "✓ and ✗ say whether it is right. The model knows what its training showed, and no more.",
         "问题在模型作答之前就已写定。(?) 表示模型没有把握，✓ 与 ✗ 表示对错。模型只了解训练中见过的内容。",
     )
-    return {"kind": "told", "title": ("Asked", "图片问答"), "note": note, "cards": cards}
+    return {"kind": "told", "title": title, "note": note, "cards": cards}
 
 
 def _drawn_section(page: Page, drawn: list[dict[str, Any]]) -> dict[str, Any]:

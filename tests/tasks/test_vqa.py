@@ -78,7 +78,7 @@ def recipe(kind: str = "fusion", **changes: Any) -> VqaRecipe:
             "image": {"tower": "features:toy"},
             "question": {"embedding": 12},
             "attention": {"dropout": 0.0},
-            "fusion": {"layers": 2, "heads": 2, "feedforward": 24, "gates": 2, "dropout": 0.0},
+            "fusion": {"layers": 2, "heads": 2, "feedforward": 24, "gates": 2, "pointers": 2, "dropout": 0.0},
             "classifier": {"dropout": 0.0},
         },
         "loss": {"bce": 1.0},

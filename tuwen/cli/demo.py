@@ -13,7 +13,7 @@ from tuwen.cli.common import print_json, say, warn
 from tuwen.errors import DataError
 
 TOLD = 3  # hits a line
-DESCRIBER, ANSWERER, DRAWER = "captioning", "vqa", "text-to-image"
+DESCRIBER, ANSWERER, DRAWER, GEOMETER = "captioning", "vqa", "text-to-image", "vqa-scenes"
 PORT = 7861
 
 
@@ -41,7 +41,8 @@ def demo(
     describer = pipelines.as_describer(pipelines.load(DESCRIBER)) if DESCRIBER in shipped else None
     answerer = pipelines.as_answerer(pipelines.load(ANSWERER)) if ANSWERER in shipped else None
     drawer = pipelines.as_drawer(pipelines.load(DRAWER)) if DRAWER in shipped else None
-    seen = run_demo(embedder, out, pictures, describer, answerer, drawer)
+    geometer = pipelines.as_answerer(pipelines.load(GEOMETER)) if GEOMETER in shipped else None
+    seen = run_demo(embedder, out, pictures, describer, answerer, drawer, geometer)
     if json:
         print_json(seen, seen["index"]["warnings"])
     else:
@@ -122,6 +123,7 @@ def tell(seen: dict[str, Any]) -> None:
     _tell_captions(seen["captions"])
     _tell_answers(seen["answers"])
     _tell_drawn(seen["drawn"])
+    _tell_answers(seen["about_drawn"])
     for lang, name in (("en", "English"), ("zh", "Chinese")):
         first, three, asked = tally(seen["queries"], lang)
         if asked:
