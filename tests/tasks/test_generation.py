@@ -273,6 +273,14 @@ def test_things_without_room_are_drawn_again() -> None:
     assert len(attempt.missing()) == 1
 
 
+def test_more_things_than_have_room_are_not_tried() -> None:
+    assert Attempt(Image.new("RGB", (64, 64)), "four red stars", seed=0).open
+    crowd = Attempt(Image.new("RGB", (64, 64)), "four red stars and a blue ring", seed=0)
+    assert crowd.wrong
+    assert not crowd.open
+    assert not Attempt(Image.new("RGB", (64, 64)), "a dog", seed=0).open
+
+
 def test_sizes_that_nobody_asked_for_leave_room() -> None:
     attempts = [Attempt(Image.new("RGB", (64, 64)), "three red stars and a blue ring", seed) for seed in range(20)]
     sizes = [[words.split()[1] for _, words in attempt.missing()] for attempt in attempts]

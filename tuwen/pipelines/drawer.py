@@ -191,7 +191,7 @@ class Drawer:
 
         attempts = [Attempt(image, *asked) for asked, image in zip(block, images, strict=True)]
         for _ in range(1, tries):
-            open_ = [(each, way) for each, way in zip(attempts, ways, strict=True) if each.wrong]
+            open_ = [(each, way) for each, way in zip(attempts, ways, strict=True) if each.open]
             drafts = None
             if self.flows:
                 alone = [(each, way, *part) for each, way in open_ for part in each.missing()]

@@ -9,7 +9,7 @@ from tuwen.records import guess_language
 from tuwen.scenes.captions import name_alone
 from tuwen.scenes.reader import read_scene
 from tuwen.scenes.request import arrange, fits, satisfies, understand
-from tuwen.scenes.world import GAP, GROUNDS
+from tuwen.scenes.world import GAP, GROUNDS, MOST
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +50,11 @@ class Attempt:
             self._request, self._ground = request, request.ground or scene.ground
             self._keys = _settle([key for _, key in request.wanted], self._rng)
             self._parts: list[Part | None] = [None] * len(self._keys)
+
+    @property
+    def open(self) -> bool:
+        """Whether another try may help: something is wrong, and it is not that more is asked for than has room."""
+        return bool(self.wrong) and len(self._keys) <= MOST
 
     def missing(self) -> list[tuple[int, str]]:
         """The things that are still to be drawn alone: their numbers, and words for each."""
