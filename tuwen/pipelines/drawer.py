@@ -169,9 +169,7 @@ class Drawer:
 
         for start in range(0, len(wanted), batch):
             block = wanted[start : start + batch]
-            ways = [
-                torch.Generator().manual_seed(seed) for _, seed in block
-            ]  # each from its seed, whatever is beside it
+            ways = [torch.Generator().manual_seed(seed) for _, seed in block]  # nobody's noise depends on a neighbour
             images = self._draw([prompt for prompt, _ in block], ways, steps, guidance)
             if tries == 1:
                 yield from (Drawing(image, *asked) for asked, image in zip(block, images, strict=True))
@@ -188,7 +186,6 @@ class Drawer:
         tries: int,
     ) -> list[Drawing]:
         """The best of up to `tries` pictures of each (prompt, seed), of which `images` are the first."""
-
         attempts = [Attempt(image, *asked) for asked, image in zip(block, images, strict=True)]
         for _ in range(1, tries):
             open_ = [(each, way) for each, way in zip(attempts, ways, strict=True) if each.open]
@@ -200,8 +197,7 @@ class Drawer:
                     each.take(number, image)
                 found = [(one, draft) for one in open_ if (draft := one[0].draft()) is not None]
                 open_, drafts = [one for one, _ in found], [draft for _, draft in found]
-            prompts = [each.prompt for each, _ in open_]
-            drawn = self._draw(prompts, [way for _, way in open_], steps, guidance, drafts)
+            drawn = self._draw([each.prompt for each, _ in open_], [way for _, way in open_], steps, guidance, drafts)
             for (each, _), image in zip(open_, drawn, strict=True):
                 each.see(image)
         return [Drawing(each.image, each.prompt, each.seed, each.wrong) for each in attempts]
