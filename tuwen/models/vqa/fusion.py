@@ -141,7 +141,7 @@ class FusionTransformer(nn.Module):
 
     def read(self, regions: Tensor, mask: Tensor | None = None, boxes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pixels (P, S, S, 3) uint8, or regions (P, N, D) -> what the words look at (P, N, W), and the same without the
-        places."""
+        places, not normed yet."""
         if self.tower is not None:
             regions = self.tower(regions)
         regions = mask_out(regions, mask)
@@ -152,7 +152,7 @@ class FusionTransformer(nn.Module):
             memory = memory + self.region_places
         elif boxes is not None and self.box_places is not None:
             memory = memory + self.box_places(boxes.to(memory.dtype))
-        return self.memory_norm(memory), self.memory_norm(content)
+        return self.memory_norm(memory), content
 
     def forward(
         self,
@@ -209,8 +209,8 @@ class FusionTransformer(nn.Module):
         if self.counter is not None and memory is not None:
             fused = fused + self.counter(state, memory, mask, slots)
         if self.pointers is not None and memory is not None and content is not None:
-            places = self._place(boxes)
-            fused = fused + self.pointers(state, spelled, words[:, 1:], content, memory, places, mask, slots)
+            things, places = self.memory_norm(content), self._place(boxes)
+            fused = fused + self.pointers(state, spelled, words[:, 1:], things, memory, places, mask, slots)
         if weights is None:
             return fused, None
         return fused, slots.collect(weights.mean(1))  # (P, H, K, N): one word, the start token
