@@ -510,6 +510,26 @@ def test_another_model_grows_beside_the_old_one_until_it_is_whole(
         index(pictures)
 
 
+def test_a_drive_that_is_not_there_keeps_its_pictures_and_patterns(
+    pictures: Path, index: Index, tmp_path: Path
+) -> None:
+    drive, db = tmp_path / "drive", tmp_path / "tuwen.db"
+    for number in range(5):
+        draw(drive / f"d{number}.png", "green", "blue", seed=700 + number)
+    draw(drive / "private" / "x.png", "red", seed=900)
+    index_folder(drive, db, FakeEmbedder(), patterns=Patterns(exclude=("private",)))
+    index(pictures)
+    drive.rename(tmp_path / "away")
+    index(pictures)  # without its folder
+    drive.mkdir()  # and with an empty one in its place
+    report = index_folder(pictures, db, Wide(), change=True)
+    assert report.removed == 0
+    assert "5 pictures" in report.warnings[-1]
+    drive.rmdir()
+    (tmp_path / "away").rename(drive)
+    assert counts(index_folder(drive, db, Wide()))[-2] == 5  # and not six: `private` stays out
+
+
 def test_captions_are_made_for_what_has_none(index: Index, tmp_path: Path) -> None:
     write_data_set(tmp_path / "data", tmp_path / "far")
     draw(tmp_path / "data" / "images" / "new.png", "yellow", seed=9)

@@ -170,6 +170,13 @@ def test_only_what_is_said_counts() -> None:
     assert satisfies(BOTH, ask_for(BOTH)) == []
 
 
+def test_a_request_for_a_dozen_is_answered_at_once() -> None:
+    dozen = understand("four red circles, four blue stars and four green squares")
+    assert dozen is not None
+    assert dozen.count == 12
+    assert satisfies(BOTH, dozen) == ["count"]  # every order of twelve would take hours
+
+
 def test_a_relation_of_a_group_holds_for_all_of_it() -> None:
     request = understand("Two red stars are above a blue ring.")
     assert request is not None

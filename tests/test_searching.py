@@ -292,6 +292,11 @@ def test_a_correction_waits_for_an_indexer_and_then_says_so(
         set_caption(db, id, "words")
 
 
+def test_a_table_runs_nothing() -> None:
+    assert handout.safe_cell('=HYPERLINK("http://x")') == '\'=HYPERLINK("http://x")'
+    assert [handout.safe_cell(value) for value in (None, -0.5, "a = b", "-x")] == ["", -0.5, "a = b", "'-x"]
+
+
 def test_hits_are_handed_out(store: LanceStore, tmp_path: Path) -> None:
     hits = find(store, FakeEmbedder(), Query("a red thing", everything=True, k=3)).hits
     for linked in (False, True):

@@ -17,6 +17,8 @@ from fake_embedder import FakeEmbedder, draw, draw_many
 from tuwen import upkeep
 from tuwen.errors import DataError, StoreError
 from tuwen.indexing import index_folder
+from tuwen.lance import FRAGMENTS
+from tuwen.noting import put_notes
 from tuwen.searching import Query, find, set_caption
 from tuwen.store import CAPTIONS, FILES, NOTES, TABLES, TEXTS, THUMBNAILS, VECTORS, open_store, read_state, writer
 from tuwen.upkeep import repair, verify
@@ -100,6 +102,30 @@ def test_an_unreadable_index_json_is_written_anew(db: Path) -> None:
     assert embedder.batches == []  # the vectors were whole
     assert verify(db).problems == []
     assert read_state(db).folders
+
+
+def test_an_emptied_folder_costs_a_repair_nothing_else(db: Path, world: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "a"
+    draw(empty / "x.png", "red", seed=77)
+    index_folder(empty, db, FakeEmbedder())
+    (empty / "x.png").unlink()
+    for path in db.glob(f"{FILES}.lance/data/*.lance"):
+        path.write_bytes(b"")
+    _, reports = repair(db, FakeEmbedder())
+    assert [report.warnings[:1] for report in reports if report.warnings] == [
+        [f"{empty}: no picture in it (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC, AVIF)"]
+    ]
+    assert (verify(db).pictures, verify(db).problems) == (6, [])
+
+
+def test_corrections_are_compacted_by_the_next_run(db: Path, world: Path) -> None:
+    for number in range(FRAGMENTS + 2):
+        with writer(db, brief=True) as store:
+            put_notes(store, [(f"content {number}", "a red thing", "en", "user")])
+    assert open_store(db)._pieces(NOTES) >= FRAGMENTS
+    index_folder(world / "pictures", db, FakeEmbedder())
+    assert open_store(db)._pieces(NOTES) < FRAGMENTS
+    assert open_store(db).count(NOTES) == FRAGMENTS + 3
 
 
 def test_a_repair_without_any_folder_says_what_to_name(db: Path, tmp_path: Path) -> None:

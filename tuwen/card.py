@@ -63,7 +63,9 @@ def _tower(config: dict[str, Any]) -> list[str]:
     tower = config.get("tower")
     if tower is None:
         return []
-    state = "tuned, inside" if tower["inside"] else "frozen"
+    tail = config["model"]["image"].get("tail", 0)
+    below = f"its last {tail} blocks trained, frozen below" if tail else "frozen"
+    state = "tuned, inside" if tower["inside"] else below
     return [f"| tower | {tower['name']}, {tower['size']} px, {state}, sha256 {tower['sha256']} |"]
 
 

@@ -13,6 +13,7 @@ from tuwen.errors import DataError
 from tuwen.files import write_atomic
 from tuwen.hits import Hit
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
 COLUMNS = ("rank", "score", "file", "caption", "date", "width", "height", "id")
 
 
@@ -55,8 +56,15 @@ def write_table(hits: Sequence[Hit], path: Path) -> None:
     table = csv.writer(out)
     table.writerow(COLUMNS)
     for hit in hits:
-        table.writerow(["" if value is None else value for value in (getattr(hit, name) for name in COLUMNS)])
+        table.writerow([safe_cell(getattr(hit, name)) for name in COLUMNS])
     write_atomic(path, "\ufeff" + out.getvalue())
+
+
+def safe_cell(value: object) -> object:
+    """A value as a spreadsheet may show it: one that it would run as a formula gets a quote in front."""
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return "" if value is None else value
 
 
 def _equal(one: Path, other: Path) -> bool:

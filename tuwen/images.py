@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import re
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ Pixels: TypeAlias = NDArray[np.uint8]
 DECODER = "1"  # goes into the key of every cached feature: raise it when the same file would give other pixels
 ZOOM = 0.6  # least share of the width, and of the height, that a `zoom` shows
 MAX_PIXELS = 120_000_000
+LARGE = 50_000_000  # pixels, beyond what phones take
+FEW_AT_ONCE = threading.BoundedSemaphore(2)  # large ones that all threads hold open together
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff",
     ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm",
@@ -212,7 +215,8 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
             if width * height > MAX_PIXELS:
                 limit = MAX_PIXELS // 1_000_000
                 raise PictureError(f"{path}: {width}x{height} pixels are more than {limit} million; make it smaller")
-            yield image
+            with FEW_AT_ONCE if width * height > LARGE else contextlib.nullcontext():
+                yield image
     except PictureError:
         raise
     except FileNotFoundError:

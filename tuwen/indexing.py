@@ -150,7 +150,8 @@ def _remembered(db: Path, folder: Path) -> Patterns:
 def _note_folder(store: LanceStore, folder: Path, patterns: Patterns) -> Model:
     """Write down that this folder is indexed, and how; the model that the index is of until now."""
     state = read_state(store.folder)
-    folders = {place: noted for place, noted in state.folders.items() if Path(place).is_dir()}
+    held = {row["folder"] for row in store.scan(FILES, ["folder"])}  # of a drive that is not there too
+    folders = {place: noted for place, noted in state.folders.items() if place in held or Path(place).is_dir()}
     folders[str(folder)] = {"include": list(patterns.include), "exclude": list(patterns.exclude)}
     if folders != state.folders:
         replace(state, folders=folders).save(store.folder)
@@ -176,8 +177,8 @@ def _change(store: LanceStore, pipeline: Embedder, done: Path, before: Model, re
     db = store.folder
     for place in sorted({row["folder"] for row in store.scan(FILES, ["folder"])} - {str(done)}):
         folder = Path(place)
-        if folder.is_dir():
-            listing = list_pictures(folder, skip=db, patterns=_remembered(db, folder))
+        listing = list_pictures(folder, skip=db, patterns=_remembered(db, folder)) if folder.is_dir() else None
+        if listing is not None and listing.found:  # none: a drive that is not there, whose mount point is
             report.failed += [{**failure, "file": f"{place}/{failure['file']}"} for failure in listing.failed]
             _take_in(store, pipeline, folder, listing, report, False)
     adopt(store)

@@ -30,7 +30,7 @@ OF_MODEL = (VECTORS, CAPTIONS)  # each model has its own
 EXACT_BELOW = 50_000  # rows; above, IVF_FLAT: measured the same ten hits at a fifteenth of the time
 PROBES = 20
 COMPACT_EVERY = 128  # commits, each of which leaves a small file and a version behind
-FRAGMENTS = 24  # pieces of the thumbnails that are left apart: merging them writes all of them again
+FRAGMENTS = 24  # pieces that are left apart of thumbnails (merging writes all of them again), and by brief writers
 AT_ONCE = 500  # values in one condition
 
 Row: TypeAlias = dict[str, Any]
@@ -170,14 +170,19 @@ class LanceStore:
                 self._told(partial(at.create_index, "vector", config=IvfFlat(distance_type="cosine")))
             if name == TEXTS and not at.list_indices():
                 self._index_words(at)
-            if name == THUMBNAILS and self._told(at.stats)["fragment_stats"]["num_fragments"] < FRAGMENTS:
+            if name == THUMBNAILS and self._pieces(name) < FRAGMENTS:
                 continue
             # Safe at once: the lock keeps other writers out, and a reader that loses its version reads again.
             self._told(partial(at.optimize, cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True))
 
     def compact_changed(self) -> None:
-        """`compact` of the tables that were written to."""
-        self.compact(list(self._commits))
+        """`compact` of the tables that were written to, and of those that brief writers left in many pieces."""
+        others = (name for name in (NOTES, CAPTIONS, TEXTS) if name not in self._commits)
+        self.compact([*self._commits, *(name for name in others if self._pieces(name) >= FRAGMENTS)])
+
+    def _pieces(self, table: str) -> int:
+        at = self._table(table)
+        return 0 if at is None else int(self._told(at.stats)["fragment_stats"]["num_fragments"])
 
     def drop(self, table: str, aside: bool = False) -> None:
         """Take a table away as a whole, damaged or not; or leave it `aside`, under another name."""

@@ -49,11 +49,14 @@ class State:
     data: str = ""
 
 
-def run(recipe: Recipe, data: Path, out: Path, *, resume: bool = False, cache: Path | None = None) -> dict[str, Any]:
-    """`fit`, then score the best model on validation and test; writes `scores.json` and the model card."""
+def run(
+    recipe: Recipe, data: Path, out: Path, *, resume: bool = False, cache: Path | None = None
+) -> dict[str, Any] | None:
+    """`fit`, then score the best model on validation and test; writes `scores.json` and the model card. None in any
+    process but the first, which alone knows them."""
     summary = fit(recipe, data, out, resume=resume, cache=cache)
     if not PartialState().is_main_process:
-        return summary
+        return None
     dataset = datasets.load(data)
     pipeline = pipelines.load(str(out))
     if isinstance(pipeline, pipelines.Vqa):
@@ -299,6 +302,9 @@ class Run:
             tensors |= {f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in values.items()}
         tensors |= {f"random/{rank}": value for rank, value in enumerate(states)}
         tensors |= {f"task/{name}": value for name, value in self.kept.items()}
+        if self.accelerator.scaler is not None:  # of fp16
+            scaler = self.accelerator.scaler.state_dict()
+            tensors |= {f"scaler/{name}": torch.as_tensor(value) for name, value in scaler.items()}
         checkpoint.save_last(self.out / "last", tensors, vars(self.state))
 
     def restore(self) -> None:
@@ -314,7 +320,10 @@ class Run:
         self._restore_optimiser(_below(tensors, "optimiser/"))
         self.kept = _below(tensors, "task/")
         self.task.restore(self.kept)
-        torch.set_rng_state(tensors[f"random/{self.accelerator.process_index}"])
+        set_random_state(tensors[f"random/{self.accelerator.process_index}"], self.accelerator.device)
+        if self.accelerator.scaler is not None:
+            scaler = {name: value.item() for name, value in _below(tensors, "scaler/").items()}
+            self.accelerator.scaler.load_state_dict(scaler)
         if self.accelerator.is_main_process:
             _cut_log(self.out / "metrics.jsonl", self.state.step)
             self._open_board()
@@ -372,13 +381,23 @@ def provenance(data: str) -> dict[str, Any]:
 
 
 def gather_random_states(accelerator: Accelerator) -> list[Tensor]:
-    """The torch random state of each process."""
+    """The torch random state of each process, its GPU's behind it."""
     own = torch.get_rng_state()
+    if accelerator.device.type == "cuda":
+        own = torch.cat([own, torch.cuda.get_rng_state(accelerator.device)])
     if accelerator.num_processes == 1:
         return [own]
     states = [torch.zeros_like(own).to(accelerator.device) for _ in range(accelerator.num_processes)]
     torch.distributed.all_gather(states, own.to(accelerator.device))
     return [state.cpu() for state in states]
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Take a state of `gather_random_states`; one that was saved on a CPU says nothing of a GPU."""
+    own = len(torch.get_rng_state())
+    torch.set_rng_state(state[:own])
+    if device.type == "cuda" and len(state) > own:
+        torch.cuda.set_rng_state(state[own:], device)
 
 
 @contextmanager

@@ -104,8 +104,15 @@ def repair(
             store.drop(table, aside=table == NOTES)
         if VECTORS not in health.damaged:
             store.delete(VECTORS, _wrong_vectors(store))
-    reports = [index_folder(place, db, pipeline, name, fill=True) for place in there]
-    return health, reports
+    return health, [_fill(place, db, pipeline, name) for place in there]
+
+
+def _fill(place: Path, db: Path, pipeline: Embedder, name: str | None) -> IndexReport:
+    """Index a folder again; one that was emptied is told, and costs the others nothing."""
+    try:
+        return index_folder(place, db, pipeline, name, fill=True)
+    except DataError as error:
+        return IndexReport(str(db), warnings=[str(error)])
 
 
 def watch(pictures: Path, db: Path, act: Callable[[], None], stop: Event | None = None) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_clips import make
 
 from tuwen import checkpoint, pipelines
-from tuwen.cli import run
+from tuwen.cli import models, run
 from tuwen.pipelines.fetch import OFFERS
 
 REPO = "somebody/tiny-clip"
@@ -317,3 +317,11 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["versions"]["torch"]
     assert run(["doctor"]) == 0
     assert "transformers" in capsys.readouterr().out
+
+
+def test_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "PARTS", (*models.PARTS, "no-such-part"))
+    assert run(["doctor", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["missing"] == ["no-such-part"]
+    assert "no-such-part" in err

@@ -197,8 +197,10 @@ def test_usage(run: Run, arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("pictures", "--verify", "--repair"), ("pictures", "--watch", "--verify"), ("p", "--caption", "")]
-)
+    "arguments",
+    [(), ("pictures", "--verify", "--repair"), ("pictures", "--watch", "--verify"), ("p", "--caption", ""),
+     ("p", "--watch", "--caption", "en"), ("p", "--repair", "--exclude", "x")],
+)  # fmt: skip
 def test_usage_of_index(run: Run, arguments: tuple[str, ...]) -> None:
     run("index", *arguments, code=2)
 
@@ -217,6 +219,9 @@ def test_hits_out_of_an_index(run: Run, pictures: Path, tmp_path: Path) -> None:
         hits = run("search", "--similar", like, "-k", "3", "--json")["hits"]
         assert len(hits) == 3
         assert first["hits"][0]["id"] not in {hit["id"] for hit in hits}
+        later = run("search", "--similar", like, "--after", "2000-01-01", "-k", "3", "--json")["hits"]
+        assert [hit["rank"] for hit in later] == [1, 2, 3]
+        assert first["hits"][0]["id"] not in {hit["id"] for hit in later}
     with pytest.raises(DataError, match="neither a file nor the id"):
         run("search", "--similar", "nothing")
     assert run("search", "red", "--folder", "nowhere", "--all", "--json")["hits"] == []

@@ -81,6 +81,10 @@ def index(
         raise typer.BadParameter("--verify or --repair: one of them")
     if watch and (verify or repair or json):
         raise typer.BadParameter("--watch goes without --verify, --repair and --json")
+    if caption and (watch or verify or repair):
+        raise typer.BadParameter("--caption goes without --watch, --verify and --repair: call it once they are done")
+    if (include or exclude) and (verify or repair):
+        raise typer.BadParameter("--verify and --repair keep to the patterns of each folder: leave them out")
     if verify:
         _verify(db, json)
         return
@@ -257,9 +261,13 @@ def _repair(db: Path, pipeline: Embedder, name: str, folder: Path | None, json: 
 
     before, reports = repair(db, pipeline, name, folder)
     embedded = sum(report.decoded for report in reports)
+    warnings = [warning for report in reports for warning in report.warnings]
     if json:
-        print_json({"db": str(db), "problems": before.problems, "folders": len(reports), "decoded": embedded})
+        found = {"db": str(db), "problems": before.problems, "folders": len(reports), "decoded": embedded}
+        print_json(found, warnings)
         return
+    for warning in warnings:
+        warn(warning)
     for problem in before.problems:
         say(Text(f"mended: {problem['table']}: {problem['detail']}"))
     say(Text(f"{db}: {len(before.problems)} problems mended, {embedded:,} pictures embedded anew"))

@@ -42,6 +42,8 @@ def train(
     from tuwen.train import run
 
     result = run(wanted, data, out, resume=resume)
+    if result is None:
+        return
     if json:
         print_json(result)
         return

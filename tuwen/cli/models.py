@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuwen import __version__, checkpoint
-from tuwen.cli.common import print_json, say
+from tuwen.cli.common import print_json, say, warn
 from tuwen.errors import ConfigError
 
 PARTS = (
@@ -143,5 +143,5 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
             table.add_row(key, ", ".join(shown) if isinstance(shown, list) else str(shown))
         say(table)
     if missing:
-        say(f"missing: {', '.join(missing)}; mend: {sys.executable} -m pip install tuwen")
+        warn(f"missing: {', '.join(missing)}; mend: {sys.executable} -m pip install tuwen")
         raise typer.Exit(1)

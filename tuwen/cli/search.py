@@ -177,18 +177,26 @@ def _similar(db: Path, like: str, query: Any) -> tuple[LanceStore, Found]:
     from dataclasses import replace
 
     from tuwen import images
-    from tuwen.searching import Filter, find, similar
+    from tuwen.searching import Filter, find, read_picture, similar
     from tuwen.store import VECTORS, open_store
 
     plain = query.filter == Filter() and query.order == "score" and not query.without
     store, path = open_store(db), Path(like)
     id = images.content_id(path) if path.is_file() else like
-    if plain and any(store.scan(VECTORS, ["key"], ("key", [id]))):
+    known = any(store.scan(VECTORS, ["key"], ("key", [id])))
+    if plain and known:
         return store, similar(store, id, query.k, query.offset)
+    if known and not path.is_file():
+        path = Path(read_picture(store, id)["file"])
     if not path.is_file():
         raise DataError(f"{like}: neither a file nor the id of a picture in {db}; `tuwen search --json` prints ids")
     store, pipeline = open_index(db)
-    return store, find(store, pipeline, replace(query, image=path))
+    # Itself is one of the hits that pass; the others keep their places.
+    found = find(store, pipeline, replace(query, image=path, k=query.offset + query.k + known, offset=0))
+    others = [hit for hit in found.hits if hit.id != id]
+    page = others[query.offset : query.offset + query.k]
+    hits = [replace(hit, rank=query.offset + place) for place, hit in enumerate(page, 1)]
+    return store, replace(found, hits=hits, more=found.more or len(others) > query.offset + query.k)
 
 
 def _captions(db: Path, image: Path, k: int, html: Path | None, json: bool) -> None:
@@ -222,9 +230,9 @@ def _hand_out(hits: list[Hit], copy: Path | None, link: Path | None, table: Path
 
 
 def as_table(hits: list[Hit] | list[CaptionHit]) -> Table:
-    """The hits for people: rank, score as a bar, what was found as a link to the file."""
+    """The hits for people: rank, score as a bar beside the best of them, what was found as a link to the file."""
     shown = Table(box=None, pad_edge=False, show_header=False)
-    most = max([1.0, *(hit.score for hit in hits)])  # cosines are at most 1, the scores of words are not
+    most = max([1e-6, *(hit.score for hit in hits)])  # how high scores go is another thing for each model
     for hit in hits:
         bar = "█" * round(max(hit.score, 0) / most * BAR)
         link = Style(link=Path(hit.file).resolve().as_uri())

@@ -21,7 +21,7 @@ __all__ = ["ATTRIBUTES", "Group", "Request", "arrange", "ask_for", "fits", "sati
 ATTRIBUTES = ("count", "colour", "shape", "size", "relation", "ground")
 NEAR = 0.02  # a relation read off pixels may miss the distance that the world asks for by this much
 UNSEEN = ""  # no size, colour or shape
-MOST = 6  # things of a picture that are compared; it has too many anyway
+MOST = 6  # things that are compared; a picture of more has too many anyway
 TURNS = 4000  # random layouts that are looked at before there is said to be no room
 
 
@@ -126,9 +126,11 @@ def satisfies(scene: Scene, request: Request) -> list[str]:
     """The attributes, among `ATTRIBUTES`, that a scene read from a picture got wrong; empty where all are right.
 
     Things are taken for those asked for in the way that leaves the fewest wrong. Only what the request says counts; of
-    a thing that is missing all that is said is wrong.
+    a thing that is missing all that is said is wrong. Of a request for more than `MOST` things the number is.
     """
     wanted = request.wanted
+    if len(wanted) > MOST:  # every order of twelve would take hours
+        return ["count"]
     things: list[Thing | None] = [*scene.things[:MOST]]
     things += [None] * (len(wanted) - len(things))
     best = min((_faults(request, wanted, order) for order in permutations(things, len(wanted))), key=len)

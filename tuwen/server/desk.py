@@ -78,14 +78,18 @@ def find_file(store: LanceStore, id: str) -> Path:
     rows = list(store.scan(FILES, ["folder", "path", "mtime_ns", "size"], ("content", [id])))
     if not rows:
         raise Missing("there is no picture with this id in the index")
+    why = "gone, changed or moved since it was indexed; run: tuwen index {folder}"
     for row in sorted(rows, key=lambda row: (row["folder"], row["path"])):
         try:
             file: Path = (Path(row["folder"]) / row["path"]).resolve(strict=True)
             stat = file.stat()
         except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
             continue
-        if not file.is_relative_to(row["folder"]) or not file.is_file():
+        if not file.is_relative_to(row["folder"]):
+            why = "not served, for it lies outside {folder}; give `tuwen index` the folder that it lies in"
+            continue
+        if not file.is_file():
             continue
         if (stat.st_mtime_ns, stat.st_size) == (row["mtime_ns"], row["size"]) or images.content_id(file) == id:
             return file
-    raise Missing(f"{row['path']}: gone, changed or moved since it was indexed; run: tuwen index {row['folder']}")
+    raise Missing(f"{row['path']}: {why.format(folder=row['folder'])}")

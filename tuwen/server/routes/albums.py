@@ -15,6 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from tuwen.dataset import free_name
 from tuwen.errors import TuwenError
+from tuwen.handout import safe_cell
 from tuwen.hits import hits_of, live_rows
 from tuwen.server.desk import Desk, find_file
 from tuwen.server.limits import Missing
@@ -33,7 +34,6 @@ from tuwen.server.schemas import (
 from tuwen.store import LanceStore
 
 BLOCK = 1 << 18
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
 
 
 class As(str, Enum):
@@ -117,8 +117,7 @@ def _csv(hits: list[Hit]) -> str:
     table = csv.writer(out)
     table.writerow(("rank", "file", "caption", "date", "width", "height", "id"))
     for hit in hits:
-        cells = (hit.file, hit.caption or "", hit.date or "")
-        safe = [f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells]
+        safe = map(safe_cell, (hit.file, hit.caption, hit.date))
         table.writerow((hit.rank, *safe, hit.width, hit.height, hit.id))
     return "\ufeff" + out.getvalue()  # the mark tells Excel that it is UTF-8
 

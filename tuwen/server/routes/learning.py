@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -12,6 +13,8 @@ from tuwen.server.desk import Desk
 from tuwen.server.limits import Refused
 from tuwen.server.schemas import Caption, Corrected, Corrections, Exported, Tune, TuneRequest, thumbnail_url
 from tuwen.store import FILES
+
+EXPORTING = threading.Lock()  # two exports at once would write into each other
 
 
 def router(desk: Desk) -> APIRouter:
@@ -80,8 +83,9 @@ def router(desk: Desk) -> APIRouter:
 def _export(desk: Desk, given: bool = False) -> Exported:
     """People's captions as a data set beside the index; for tuning, those that a data set gave as well."""
     to = desk.db.with_name(f"{desk.db.name}.{'lessons' if given else 'corrections'}")
-    searching.export_corrections(desk.shared.store(), to, given)
-    made = dataset.read(to)
+    with EXPORTING:
+        searching.export_corrections(desk.shared.store(), to, given)
+        made = dataset.read(to)
     captions = sum(len(picture.captions) for picture in made.pictures)
     return Exported(data=str(to), pictures=len(made.pictures), captions=captions)
 

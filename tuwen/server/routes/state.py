@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,17 @@ def _stats(desk: Desk, store: LanceStore) -> Stats:
         cameras=dict(cameras.most_common(50)),
         first_date=min(dates, default=None),
         last_date=max(dates, default=None),
-        bytes=sum(file.stat().st_size for file in desk.db.rglob("*") if file.is_file()),
+        bytes=sum(map(_size, desk.db.rglob("*"))),
         index_model=store.model.name,
         models=_models(desk, store),
     )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 of a folder, and of what a writer has just taken away."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
 
 
 def _models(desk: Desk, store: LanceStore) -> dict[str, Model]:
