@@ -17,6 +17,7 @@ KINDS = [
     "product",
     "concat",
     "lstm",
+    "headed joint",
     "fusion",
     "headed fusion",
     "boxed fusion",
@@ -38,7 +39,8 @@ def make(kind: str, blind: bool = False) -> Answerer:
         return model.eval()
     return JointEmbedding(
         WIDTH, WORDS, ANSWERS, 8, embedding=6, rnn="lstm" if kind == "lstm" else "gru", bidirectional=kind == "lstm",
-        layers=2, attention="concat" if kind == "concat" else "product", blind=blind,
+        layers=2, attention="concat" if kind == "concat" else "product", features=10 if "headed" in kind else None,
+        blind=blind,
     ).eval()  # fmt: skip
 
 

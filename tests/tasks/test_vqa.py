@@ -347,7 +347,7 @@ def test_tensorboard_shows_questions_with_both_answers(make_asked: Make) -> None
     [
         ({"loss": {"bce": 0}}, "no loss has a weight"),
         ({"model__width": 15}, "no multiple of heads"),
-        ({"model__kind": "joint", "model__image": {"features": "map"}}, "kind=fusion"),
+        ({"model__members": 2, "model__kinds": ["joint"]}, "names 1 kinds"),
         ({"model__image": {"finetune": True, "features": "pooled"}}, "features=grid"),
         ({"model__image": {"tower": "regions", "features": "pooled"}}, "leave finetune"),
     ],
@@ -421,12 +421,16 @@ def logits_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.T
     return out
 
 
-def test_joined_runs_answer_by_the_mean_of_their_log_probabilities(make_asked: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("second", ["fusion", "joint"])
+def test_joined_runs_answer_by_the_mean_of_their_log_probabilities(
+    make_asked: Make, tmp_path: Path, second: str
+) -> None:
     data = make_asked()
-    runs = [tmp_path / "a", tmp_path / "b"]
-    for seed, run in enumerate(runs):
-        train.fit(recipe(loss={"cross_entropy": 1.0}, seed=seed, data__held_out=0.25), data, run)
-    made = recipe(loss={"cross_entropy": 1.0}, start=f"{runs[0]},{runs[1]}", model__members=2, train__epochs=0)
+    runs = {tmp_path / "a": "fusion", tmp_path / "b": second}
+    for seed, (run, kind) in enumerate(runs.items()):
+        train.fit(recipe(kind, loss={"cross_entropy": 1.0}, seed=seed, data__held_out=0.25), data, run)
+    joined = {"start": ",".join(map(str, runs)), "model__members": 2, "model__kinds": list(runs.values())}
+    made = recipe(loss={"cross_entropy": 1.0}, train__epochs=0, **joined)
     train.fit(made, data, tmp_path / "both")
     model = restore_model(checkpoint.read_config(tmp_path / "both")).eval()
     checkpoint.load_state(model, checkpoint.read_tensors(tmp_path / "both" / "model.safetensors"), "both")
@@ -445,10 +449,11 @@ def test_joined_runs_answer_by_the_mean_of_their_log_probabilities(make_asked: M
     torch.testing.assert_close(maps[2], (maps[0] + maps[1]) / 2)
 
 
-@pytest.mark.parametrize("kind", ["joint", "fusion"])
-def test_each_member_learns_by_itself(make_asked: Make, kind: str) -> None:
+@pytest.mark.parametrize("kinds", [["joint", "joint"], ["fusion", "fusion"], ["fusion", "joint"]])
+def test_each_member_learns_by_itself(make_asked: Make, kinds: list[str]) -> None:
     """The four proofs for several: closed first loss, gradients of its own loss alone, a small set by heart."""
-    made = recipe(kind, loss={"cross_entropy": 1.0, "times_answers": False}, model__members=2, model__width=64)
+    several = {"model__members": 2, "model__kinds": kinds, "model__width": 64}
+    made = recipe(loss={"cross_entropy": 1.0, "times_answers": False}, **several)
     task = task_of(made, make_asked())
     batch = task.train[0]
     task.model.train()

@@ -80,6 +80,7 @@ class VqaConfig(Part):
     width: int = Field(384, ge=1)
     blind: bool = False  # regions have no part: the language-only baseline
     members: int = Field(1, ge=1)  # models of other seeds, whose log probabilities are averaged
+    kinds: list[Literal["joint", "fusion"]] | None = None  # each member's, where they are not all of `kind`
     image: VqaImageConfig = VqaImageConfig()
     question: QuestionConfig = QuestionConfig()
     attention: AttentionConfig = AttentionConfig()
@@ -90,8 +91,8 @@ class VqaConfig(Part):
     def _fits(self) -> VqaConfig:
         if self.kind == "fusion" and self.width % self.fusion.heads:
             raise ValueError(f"width {self.width} is no multiple of heads {self.fusion.heads}")
-        if self.kind == "joint" and self.image.features == "map":
-            raise ValueError("features=map is for kind=fusion, which trains the tower's last layer")
+        if self.kinds is not None and len(self.kinds) != self.members:
+            raise ValueError(f"model.kinds names {len(self.kinds)} kinds for model.members={self.members}")
         if self.image.finetune and self.image.features != "grid":
             raise ValueError("a tower that is trained too gives its grid: features=grid")
         if self.members > 1 and self.image.finetune:

@@ -111,7 +111,7 @@ class VqaTask:
         self.model = build_model(self.built)
         members = members_of(self.model)
         for member in members:
-            if top is not None and isinstance(member, FusionTransformer) and member.head is not None:
+            if top is not None and member.head is not None:
                 member.head.load_state_dict(top.state_dict())
         if self.image.finetune and self.tower is not None:
             self.model.tower = thaw(self.tower, fixed_batchnorm=self.image.pretrained or self.image.weights is not None)
@@ -161,7 +161,7 @@ class VqaTask:
         tails: list[nn.Parameter] = []
         words: list[nn.Parameter] = []
         for member in members_of(model):
-            if isinstance(member, FusionTransformer) and member.head is not None:
+            if member.head is not None:
                 last, tail = member.head.split()
                 tower, tails = tower + last, tails + tail
             words += member.embedding.parameters()
@@ -332,18 +332,22 @@ def build_model(config: dict[str, Any]) -> Answerer:
     model = VqaConfig.model_validate(config["model"])
     if model.members == 1:
         return _build_member(model, config)
-    members = [_build_member(model, config) for _ in range(model.members)]
+    kinds = model.kinds or [model.kind] * model.members
+    members = [_build_member(model.model_copy(update={"kind": kind}), config) for kind in kinds]
     return Ensemble(members, softmax=config["confidence"] == "softmax")
 
 
 def _build_member(model: VqaConfig, config: dict[str, Any]) -> JointEmbedding | FusionTransformer:
     image, words, answers = model.image, model.question, len(config["answers"]["answers"])
+    width, tail = build_tail(config)
     if model.kind == "joint":
         return JointEmbedding(
-            config["in_width"],
+            width,
             config["vocabulary"],
             answers,
             model.width,
+            features=config["features"],
+            tail=tail,
             embedding=words.embedding,
             rnn=words.kind,
             layers=words.layers,
@@ -358,7 +362,6 @@ def _build_member(model: VqaConfig, config: dict[str, Any]) -> JointEmbedding | 
             pad=config["pad"],
             blind=model.blind,
         )
-    width, tail = build_tail(config)
     return FusionTransformer(
         width,
         config["vocabulary"],

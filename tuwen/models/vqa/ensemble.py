@@ -13,7 +13,7 @@ from tuwen.models.vqa.joint import JointEmbedding
 
 
 class Ensemble(nn.Module):
-    """Members that differ in their seeds alone, over the same regions of a frozen tower.
+    """Members of other seeds or kinds, over the same regions of a frozen tower.
 
     Args:
         members: without towers of their own, with the same answers.

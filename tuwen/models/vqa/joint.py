@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tuwen.layers import FCNet, attention_weights, encode_sequence
+from tuwen.towers import Top
 
 Kind = Literal["concat", "product"]
 
@@ -68,6 +69,8 @@ class JointEmbedding(nn.Module):
         answers: how many the model chooses from.
         word_dropout: on embedded words; `question_dropout` between layers and on the question's vector.
         hidden: of the classifier; None: twice `width`.
+        features: channels after the tower's last convolution, which is then trained here (None: none is).
+        tail: the tower's last blocks, where they are trained too (`Top`).
         blind: regions have no part: the language-only baseline, the classifier over the question's side alone.
         tower: where it is trained too: `regions` are then pixels (B, S, S, 3) uint8.
     """
@@ -79,6 +82,8 @@ class JointEmbedding(nn.Module):
         answers: int,
         width: int = 1024,
         *,
+        features: int | None = None,
+        tail: nn.Sequential | None = None,
         embedding: int = 300,
         rnn: Literal["gru", "lstm"] = "gru",
         layers: int = 1,
@@ -103,10 +108,13 @@ class JointEmbedding(nn.Module):
         self.rnn = kind(embedding, width, layers, batch_first=True, dropout=between, bidirectional=bidirectional)
         asked = width * (2 if bidirectional else 1)
         self.question_net = FCNet([asked, width])
+        self.head: Top | None = None
         if not blind:
+            self.head = Top(in_width, features, tail) if features else None
+            seen = features or in_width
             self.region_dropout = nn.Dropout(region_dropout)
-            self.attention = TopDownAttention(in_width, asked, width, attention, attention_dropout)
-            self.region_net = FCNet([in_width, width])
+            self.attention = TopDownAttention(seen, asked, width, attention, attention_dropout)
+            self.region_net = FCNet([seen, width])
         self.classifier = SimpleClassifier(width, hidden or 2 * width, answers, classifier_dropout)
 
     def ask(self, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -159,7 +167,10 @@ class JointEmbedding(nn.Module):
         """Each question's regions (B, N, D) and their mask."""
         if self.tower is not None:
             regions = self.tower(regions)
-        regions = self.region_dropout(mask_out(regions, mask))
+        regions = mask_out(regions, mask)
+        if self.head is not None:
+            regions = self.head(regions)
+        regions = self.region_dropout(regions)
         if owner is None:
             return regions, mask
         return regions[owner], None if mask is None else mask[owner]
