@@ -90,6 +90,29 @@ def test_flickr8k_csv(tmp_path, paint, put, rows, text):
     assert [rows()[name]["captions"] for name in ("a.jpg", "b.jpg")] == [["A dog", "A dog, brown"], ["A cat, asleep"]]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",image,caption_number,caption\n0,a.jpg,0,A dog\n1,b.jpg,0,A cat\n",  # as pandas writes an index
+        "caption,image\nA dog,a.jpg\nA cat,b.jpg\n",
+        'filename,img_id,raw,sentids\na.jpg,0,"[""A dog""]",[0]\nb.jpg,1,[\'A cat\'],[1]\n',
+        "image_name| comment_number| comment\na.jpg| 0| A dog\nb.jpg| 0   A cat\n",  # line 20,000 of Kaggle's Flickr30k
+    ],
+)
+def test_flickr8k_csv_by_the_names_of_its_columns(tmp_path, paint, put, rows, text):
+    paint("src/Images", "a.jpg", "b.jpg")
+    put("src/results.csv", text)
+    assert run_import("flickr8k", tmp_path / "src", tmp_path / "data").captions == 2
+    assert [rows()[name]["captions"] for name in ("a.jpg", "b.jpg")] == [["A dog"], ["A cat"]]
+
+
+def test_flickr8k_csv_may_name_the_split(tmp_path, paint, put, rows):
+    paint("src/Images", "a.jpg", "b.jpg")
+    put("src/captions.csv", "image,caption,split\na.jpg,A dog,train\nb.jpg,A cat,dev\n")
+    assert run_import("flickr8k", tmp_path / "src", tmp_path / "data").splits == {"train": 1, "val": 1}
+    assert rows()["a.jpg"]["captions"] == ["A dog"]
+
+
 ODD = ("a dog, running.jpg", "caf\u00e9 #1.jpg", "狗 2.jpg", "plain.jpg")
 
 
@@ -139,6 +162,60 @@ def test_flickr8k_cn_joins_the_english_captions(tmp_path, paint, put, rows):
     assert rows()["a.jpg"]["captions"] == ["A dog .", "a red ball", "一只狗。", "一只狗。"]
     assert rows()["b.jpg"]["captions"][2] == {"text": "一只猫", "lang": "zh", "source": "model:zhb"}
     assert {item["why"] for item in report.skipped} == {"not NAME#zhc#NUMBER caption", "no such picture on disk"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "source"), [("zhc", "human"), ("zhm", "human"), ("zhb", "model:zhb"), ("enc2zh", "model:enc2zh")]
+)
+def test_who_wrote_a_chinese_caption(tmp_path, paint, put, tag, source):
+    """`zhm` is the test parts' translation by people, on which the field scores."""
+    images = paint("images", "a.jpg")
+    run_import("flickr8k-cn", put("x.txt", f"a.jpg#{tag}#0 两只狗\n"), tmp_path / "data", images)
+    assert [c.source for _, c in dataset.load(tmp_path / "data").captions(human=False)] == [source]
+
+
+def test_coco_cn_as_its_makers_lay_it(tmp_path, paint, put, rows):
+    names = ["COCO_train2014_000000000101", "COCO_val2014_000000000102", "COCO_val2014_000000000103"]
+    paint("c/train2014", f"{names[0]}.jpg")
+    paint("c/val2014", f"{names[1]}.jpg", f"{names[2]}.jpg")
+    folder = "c/coco-cn-version1805v1.1"
+    for name, split in zip(names, ("train", "val", "test"), strict=True):
+        put(f"{folder}/coco-cn_{split}.txt", name + "\n")
+    put(f"{folder}/imageid.human-written-caption.txt", "".join(f"{name}#0\t一只猫\n" for name in names))
+    put(f"{folder}/imageid.human-written-caption.bosonseg.txt", "".join(f"{n}#0\t一:m 只:q 猫:n\n" for n in names))
+    put(f"{folder}/imageid.human-written-tags.txt", "".join(f"{name} 猫 沙发\n" for name in names))
+    put(f"{folder}/imageid.manually-translated-caption.txt", f"{names[2]}#zhm#0\t有一只猫\n")
+    words = put(f"{folder}/imageid.machine-translated-caption.bosonseg.txt", f"{names[2]}#zhbDec#0 一:m 只:q 狗:n\n")
+    report = run_import("flickr8k-cn", tmp_path / "c", tmp_path / "data")
+    assert (report.captions, report.splits) == (3, {"train": 1, "val": 1, "test": 1})
+    run_import("flickr8k-cn", words, tmp_path / "data")
+    assert rows()[f"{names[2]}.jpg"]["captions"] == [
+        "一只猫",
+        {"text": "一只狗", "lang": "zh", "source": "model:zhbdec"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "f/flickr30kzhbbosontrain/TextData/seg.flickr30kzhbbosontrain.caption.txt": "1#zhb#0 两:m 只:q 狗:n\n",
+            "f/flickr30kzhmbosontest/TextData/seg.flickr30kzhmbosontest.caption.txt": "2#zhm#0 两:m 只:q 狗:n\n",
+        },
+        {"f/train/flickr30k_cna_train.txt": "1\t两只狗\n", "f/test/flickr30k_cn_test.txt": "2#0\t两只狗\n"},
+    ],
+)
+def test_chinese_captions_in_a_file_a_split(tmp_path, paint, put, files):
+    paint("f/flickr30k-images", "1.jpg", "2.jpg")
+    for name, text in files.items():
+        put(name, text)
+    report = run_import("flickr8k-cn", tmp_path / "f", tmp_path / "data")
+    assert (report.captions, report.splits) == (2, {"train": 1, "test": 1})
+    assert {c.text for _, c in dataset.load(tmp_path / "data").captions(human=False)} == {"两只狗"}
+    put("f/flickr8kzhc.caption.txt", "1.jpg#zhc#0 狗\n")
+    put("f/seg.flickr8kzhc.caption.txt", "1.jpg#zhc#0 狗:n\n")
+    with pytest.raises(DataError, match="several files fit"):
+        run_import("flickr8k-cn", tmp_path / "f", tmp_path / "again")
 
 
 def coco(*pictures: tuple[int, str]) -> dict[str, Any]:
@@ -203,6 +280,36 @@ def test_coco_names_that_no_part_tells_apart_are_reported(tmp_path, paint, put, 
         "file_name of another picture, and no part (train2017, ...) tells them apart": ["1.jpg"],
         "caption of a picture that is left out": ["captions_train2017.json: annotations[0]"],
     }
+
+
+def test_coco_of_a_test_has_no_captions(tmp_path, paint, put, rows):
+    paint("c/test2014", "1.jpg")
+    src = put("c/annotations/image_info_test2014.json", {"images": coco((1, "1.jpg"))["images"]})
+    assert run_import("coco", src, tmp_path / "data").splits == {"test": 1}
+    assert "captions" not in rows()["1.jpg"]
+
+
+def test_coco_two_folders_below(tmp_path, paint, put):
+    paint("kaggle/coco2017/val2017", "1.jpg")
+    put("kaggle/coco2017/annotations/captions_val2017.json", coco((1, "1.jpg")))
+    assert run_import("coco", tmp_path / "kaggle", tmp_path / "data").splits == {"val": 1}
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"),
+    [
+        ("COCO_val2014_000000000042.jpg", "val2017/000000000042.jpg"),
+        ("val2014/COCO_val2014_000000000042.jpg", "train2017/000000000042.jpg"),
+        ("COCO_val2014_000000000042", "val2017/000000000042.jpg"),
+        ("000000000042.jpg", "val2014/COCO_val2014_000000000042.jpg"),
+    ],
+)
+def test_names_of_2014_and_of_2017_are_one(tmp_path, paint, put, listed, there):
+    images = paint("coco", there, "val2017/000000000043.jpg")
+    src = put("elsewhere/captions.json", coco((42, listed)))
+    run_import("coco", src, tmp_path / "data", images)
+    loaded = dataset.load(tmp_path / "data")
+    assert [loaded.path(p) for p in loaded.pictures] == [images / there]
 
 
 def test_coco_of_boxes_is_told_apart(tmp_path, paint, put):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -178,3 +179,72 @@ def test_what_a_data_set_says_of_itself_survives(tmp_path, paint, bring, rows):
     kept = json.loads(manifest.read_text())
     assert (kept["name"], kept["licence"], kept["x"]) == ("mine", "none", None)
     assert (rows()["a.jpg"]["stars"], rows()["a.jpg"]["note"]) == ([], None)
+
+
+def test_lines_end_where_json_and_python_end_them(tmp_path, paint, put, rows):
+    """U+2028, U+0085 and form feeds stand unescaped in captions of the web."""
+    images = paint("p", "a.jpg", "b.jpg")
+    lines = '{"image": "a.jpg", "caption": "one\u2028two"}\n{"image": "b.jpg", "caption": "one\x85two"}\n'
+    run_import("text-pairs", put("pairs.jsonl", lines), tmp_path / "data", images)
+    assert [row["captions"] for row in rows().values()] == [["one two"], ["one two"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("x.jsonl", '{"image": "a.jpg", "caption": "A"}\n{"image": "b.jpg"}\n\n{"image"\n', r"x\.jsonl:4: not JSON"),
+        ("x.json", '{"image": "a.jpg",\n "caption": \n', r"x\.json:3: not JSON"),
+        ("x.json", "[" * 100_000, r"x\.json:1: not JSON .*recursion"),
+        ("x.tsv", b"\x1f\x8b\x08\x00\x00", r"x\.tsv: packed; unpack it"),
+        ("x.json", b"PK\x03\x04\x00\x00", r"x\.json: packed; unpack it"),
+    ],
+)
+def test_files_that_are_cut_or_packed(tmp_path, put, name, content, why):
+    with pytest.raises(DataError, match=why) as error:
+        run_import("text-pairs", put(name, content), tmp_path / "data")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_src_may_hold_dest(tmp_path, paint, put):
+    """A second import does not take the data set's own files for foreign ones."""
+    listed = {"images": [{"filename": "a.jpg", "split": "test", "sentences": [{"raw": "A dog"}]}]}
+    paint("src/images", "a.jpg")
+    put("src/dataset_toy.json", listed)
+    paint("hf", "train/a.jpg")
+    put("hf/train/metadata.jsonl", {"file_name": "a.jpg", "text": "A dog"})
+    for format, src, dest in (
+        ("karpathy", "src", "src"),
+        ("karpathy", "src", "src/data"),
+        ("huggingface", "hf", "hf/data"),
+    ):
+        for added in (1, 0):
+            report = run_import(format, tmp_path / src, tmp_path / dest)
+            assert (report.added, report.merged, report.captions) == (added, 1 - added, 1)
+
+
+def test_a_foreign_dataset_json_is_never_overwritten(tmp_path, paint, put):
+    """Karpathy's archive of Flickr30k holds a file of the name that our manifest has."""
+    paint("flickr30k/images", "a.jpg")
+    src = put("flickr30k/dataset.json", {"images": [{"filename": "a.jpg", "sentences": [{"raw": "A dog"}]}]})
+    before = tree(tmp_path)
+    with pytest.raises(DataError, match=r"dataset\.json: would be overwritten; name another folder as DEST"):
+        run_import("karpathy", src, src.parent)
+    assert tree(tmp_path) == before
+    put("flickr30k/data/dataset.json", {"format": 1, "name": ""})  # our own, of an import that was killed
+    assert run_import("karpathy", src, src.parent / "data").added == 1
+
+
+def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path, paint, put, monkeypatch):
+    paint("src/coco/images", "a.jpg")
+    put("src/coco/annotations/pairs.tsv", "a.jpg\tA dog\n")
+    (tmp_path / "src" / "another").mkdir()
+    own = Path.iterdir
+
+    def read(folder):
+        if folder.name == "another":
+            raise PermissionError(13, "Permission denied")
+        return own(folder)
+
+    monkeypatch.setattr(Path, "iterdir", read)
+    assert run_import("text-pairs", tmp_path / "src", tmp_path / "data").added == 1

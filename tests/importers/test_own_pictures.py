@@ -28,6 +28,8 @@ RECORDS = [{"image": "a.jpg", "en": "A dog.", "zh": "一只狗"}, {"image": "b.j
         ("captions.txt", "./a.jpg\tA dog.\t一只狗\n./b.jpg\tA cat, asleep\n"),
         ("pairs.jsonl", "\n".join(map(json.dumps, RECORDS))),
         ("pairs.json", json.dumps({"annotations": RECORDS})),
+        ("pairs.json", json.dumps({"train": RECORDS[:1], "test": RECORDS[1:]})),
+        ("pairs.csv", "img_name,caption\na.jpg,A dog.\na.jpg,一只狗\nb.jpg,\"A cat, asleep\"\n"),
         ("pairs.json", json.dumps({"a.jpg": ["A dog.", "一只狗"], "b.jpg": "A cat, asleep"})),
     ],
 )  # fmt: skip
@@ -53,6 +55,28 @@ def test_a_lone_quotation_mark_swallows_nothing(tmp_path, paint, put):
     paint("src", "a.jpg", "b.jpg", "c.jpg")
     src = put("src/t.csv", 'file,caption\na.jpg,"open\nb.jpg,A cat\nc.jpg,5" pipe\n')
     assert run_import("text-pairs", src, tmp_path / "data").added == 3
+
+
+def test_a_lone_quotation_mark_leaves_the_quotes_of_other_lines(tmp_path, paint, put, rows):
+    paint("src", "a.jpg", "b.jpg", "c.jpg")
+    src = put("src/t.csv", 'file,caption\na.jpg,"A dog, ""Rex"""\nb.jpg,5" pipe, "x" y\nc.jpg,"open\n')
+    run_import("text-pairs", src, tmp_path / "data")
+    assert [row["captions"] for row in rows().values()] == [['A dog, "Rex"'], ['5" pipe, "x" y'], ['"open']]
+
+
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        ("""['A dog', "It's"]""", ["A dog", "It's"]),
+        ('["A dog", "一只狗"]', ["A dog", "一只狗"]),
+        ("[laughs] a dog [barks]", ["[laughs] a dog [barks]"]),
+        ("[1, 2]", ["[1, 2]"]),
+    ],
+)
+def test_a_list_of_captions_in_a_cell(tmp_path, paint, put, rows, cell, captions):
+    paint("src", "a.jpg")
+    run_import("text-pairs", put("src/t.tsv", f"image\tcaption\na.jpg\t{cell}\n"), tmp_path / "data")
+    assert rows()["a.jpg"]["captions"] == captions
 
 
 def test_tables_named_by_split(tmp_path, paint, put):
@@ -112,6 +136,14 @@ def test_a_name_in_two_folders_is_never_guessed(tmp_path, paint, put):
         assert (report.added, report.skipped[0]["examples"]) == (1, absent)
 
 
+@pytest.mark.parametrize(
+    ("listed", "there"), [("caf\u00e9.jpg", "cafe\u0301.jpg"), ("x/cafe\u0301.jpg", "x/caf\u00e9.jpg")]
+)
+def test_an_accent_is_one_sign_or_two(tmp_path, paint, put, listed, there):
+    images = paint("pool", there, "cafe.jpg")
+    assert run_import("text-pairs", put("t.tsv", f"{listed}\tA dog\n"), tmp_path / "data", images).added == 1
+
+
 def test_folder(tmp_path, paint, put, rows):
     src = paint("album", "a.jpg", "2020/summer/b.PNG", "2020/.hidden/c.jpg", "test/d.webp")
     put("album/notes.txt", "hello")
@@ -144,13 +176,16 @@ def test_folder_of_splits_into_itself(tmp_path, paint, rows):
 
 def test_imagefolder(tmp_path, paint, put, rows):
     paint("hf", "train/a.jpg", "validation/b.jpg")
-    put("hf/train/metadata.jsonl", '{"file_name": "a.jpg", "text": "A dog", "stars": 3}\n{"text": "No file"}\n')
-    put("hf/validation/metadata.csv", "file_name,caption\nb.jpg,一只猫\n")
+    lines = (
+        '{"file_name": "a.jpg", "text": "A dog", "stars": 3}\n{"text": "No file"}\n{"file_name": "", "text": "Nor"}\n'
+    )
+    put("hf/train/metadata.jsonl", lines)
+    put("hf/validation/metadata.csv", "image_file_name,caption\nb.jpg,一只猫\n")
     report = run_import("huggingface", tmp_path / "hf", tmp_path / "data")
     assert (report.added, report.captions, report.splits) == (2, 2, {"train": 1, "val": 1})
     assert rows()["a.jpg"]["stars"] == 3
     assert rows()["a.jpg"]["captions"] == ["A dog"]
-    assert [item["why"] for item in report.skipped] == ["no file_name"]
+    assert [(item["why"], item["count"]) for item in report.skipped] == [("no file_name", 2)]
 
 
 def test_our_own_rows_through_imagefolder(tmp_path, paint, put, rows):
@@ -212,6 +247,44 @@ def test_parquet_shards(tmp_path, rows):
     assert run_import("huggingface", tmp_path / "hf", tmp_path / "data").captions_added == 0
 
 
+def test_parquet_as_the_hub_converts_it(tmp_path, rows):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for number, split in enumerate(("train", "validation")):
+        table = {"image": [{"bytes": jpeg(number), "path": None}], "sentences_raw": [["One", "Two"]]}
+        (tmp_path / "hf" / "default" / split).mkdir(parents=True)
+        pq.write_table(pa.table(table), tmp_path / "hf" / "default" / split / "0000.parquet")
+    report = run_import("huggingface", tmp_path / "hf", tmp_path / "data")
+    assert (report.captions, report.splits) == (4, {"train": 1, "val": 1})
+
+
+def test_parquet_of_questions_and_of_lists_by_key(tmp_path, rows):
+    """VQA's columns are of the question; a list of structs may be stored as a struct of lists, a picture as bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    said = {"answer": ["dog", "a dog"], "answer_id": [1, 2]}
+    table = {
+        "image": [jpeg(0)] * 2,
+        "question": ["what?", "is it?"],
+        "answers": [said, None],
+        "question_type": ["what", "is"],
+        "multiple_choice_answer": ["dog", "yes"],
+        "sentences": [{"raw": ["A dog", "One"], "tokens": [["a"], ["one"]]}, None],
+    }
+    (tmp_path / "hf").mkdir()
+    pq.write_table(pa.table(table), tmp_path / "hf" / "train.parquet")
+    report = run_import("huggingface", tmp_path / "hf", tmp_path / "data")
+    [row] = rows().values()
+    assert row["captions"] == ["A dog", "One"]
+    assert [(q["question_type"], q.get("answers"), q["multiple_choice_answer"]) for q in row["qa"]] == [
+        ("what", ["dog", "a dog"], "dog"),
+        ("is", None, "yes"),
+    ]
+    assert report.skipped == []
+
+
 def test_columns_of_parquet_that_cannot_be_kept_are_reported(tmp_path, rows):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -251,6 +324,15 @@ def test_save_to_disk(tmp_path, paint, rows):
         (folder / n).read_bytes() for n in ("a.png", "b.png")
     )
     assert sorted(c.text for _, c in loaded.captions("en")) == ["A cat", "A dog"]
+
+
+def test_one_split_of_save_to_disk(tmp_path, paint):
+    datasets = pytest.importorskip("datasets")
+    folder = paint("pool", "a.png")
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    made = datasets.Dataset.from_dict({"image": [str(folder / "a.png")], "text": ["A dog"]}, features)
+    datasets.DatasetDict(validation=made).save_to_disk(str(tmp_path / "hf"))
+    assert run_import("huggingface", tmp_path / "hf" / "validation", tmp_path / "data").splits == {"val": 1}
 
 
 def test_a_folder_without_tables(tmp_path, paint):

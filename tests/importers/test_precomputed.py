@@ -121,3 +121,15 @@ def test_what_is_refused(tmp_path, put):
             run_import("precomputed", tmp_path / name, tmp_path / "data")
         assert "\n" not in str(error.value)
     assert not (tmp_path / "data").exists()
+
+
+def test_captions_with_odd_spaces_stay_whole(tmp_path):
+    family(tmp_path / "f", "test", 1, 5, True)
+    (tmp_path / "f" / "test_caps.txt").write_text("a\u2028b\nc\x0cd\ne\x85f\ng\nh\n", encoding="utf-8")
+    run_import("precomputed", tmp_path / "f", tmp_path / "data")
+    assert [c.text for _, c in dataset.load(tmp_path / "data").captions()] == ["a b", "c d", "e f", "g", "h"]
+
+
+def test_captions_without_their_matrix(tmp_path, put):
+    with pytest.raises(DataError, match=r"dev_caps\.txt: no dev_ims\.npy beside it"):
+        run_import("precomputed", put("f/dev_caps.txt", "one\n"), tmp_path / "data")

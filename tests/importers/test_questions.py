@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tuwen import dataset
 from tuwen.errors import DataError
 from tuwen.importers import run_import
 from tuwen.importers.common import guess_split
@@ -90,6 +91,33 @@ def test_vqa2_as_its_makers_lay_it(tmp_path, paint, put, rows):
     assert (alone.splits, alone.skipped) == ({"test": 1}, [])
 
 
+def test_vqa2_as_its_archives_unpack(tmp_path, paint, put, rows):
+    images = paint("p", "COCO_val2014_000000000009.jpg")
+    questions, notes = vqa("val2014", 10)
+    src = put("v/v2_Questions_Val_mscoco/v2_OpenEnded_mscoco_val2014_questions.json", questions)
+    put("v/v2_Annotations_Val_mscoco/v2_mscoco_val2014_annotations.json", notes)
+    first = {"annotations": [{**notes["annotations"][0], "answers": [{"answer": "of version 1"}]}]}
+    put("v/Annotations_Val_mscoco/mscoco_val2014_annotations.json", first)
+    together = put("all/v2_OpenEnded_mscoco_val2014_questions.json", questions)
+    put("all/v2_mscoco_val2014_annotations.json", notes)
+    put("all/zzz_mscoco_val2014_annotations.json", first)  # version 1 numbers other questions alike
+    for number, source in enumerate((src, src.parent, together, together.parent)):
+        run_import("vqa2", source, tmp_path / f"data{number}", images)
+        qa = rows(tmp_path / f"data{number}")["COCO_val2014_000000000009.jpg"]["qa"]
+        assert [q.get("answers") for q in qa] == [None, ["Yes", "yes", "no"]]
+
+
+def test_vqa2_with_all_annotations_in_the_folder_beside(tmp_path, paint, put):
+    for part, first in (("train2014", 10), ("val2014", 20)):
+        paint("p", f"COCO_{part}_000000000009.jpg")
+        questions, notes = vqa(part, first)
+        put(f"v/Questions/v2_OpenEnded_mscoco_{part}_questions.json", questions)
+        put(f"v/Annotations/v2_mscoco_{part}_annotations.json", notes)
+    run_import("vqa2", tmp_path / "v/Questions", tmp_path / "data", tmp_path / "p")
+    answered = [q.id for p in dataset.load(tmp_path / "data").pictures for q in p.qa if q.answers]
+    assert answered == ["11", "21"]
+
+
 def test_vqa_of_drawings(tmp_path, paint, put, rows):
     paint("p", "abstract_v002_train2015_000000000007.png")
     asked = [{"image_id": 7, "question": "Who is it?", "question_id": 70}]
@@ -163,3 +191,13 @@ def test_daquar_cut_short(tmp_path, put):
     src = put("qa.894.raw.test.txt", "what is on the desk in the image3 ?\nbook\nand then?\n")
     with pytest.raises(DataError, match="3 lines"):
         run_import("daquar", src, tmp_path / "data")
+
+
+def test_daquar_as_kaggle_has_it(tmp_path, paint, put):
+    paint("dataset/images", "image3.png", "image6.png")
+    head = "question,answer,image_id\n"
+    put("dataset/data.csv", f"{head}what?,desk,image3\nwhere?,here,image6\n")
+    put("dataset/data_train.csv", f"{head}what?,desk,image3\n")
+    put("dataset/data_eval.csv", f"{head}where?,here,image6\n")
+    report = run_import("daquar", tmp_path / "dataset", tmp_path / "data")
+    assert (report.questions, report.splits) == (2, {"train": 1, "val": 1})

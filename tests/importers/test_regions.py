@@ -140,6 +140,13 @@ def test_a_broken_tsv_is_told_by_its_line(data, put, spoil, why):
     assert (data / "metadata.jsonl").read_bytes() == before
 
 
+def test_a_file_of_which_nothing_was_read_is_forgotten(data, put):
+    """A page of the web saved under the name of the file does not keep the file itself out."""
+    with pytest.raises(DataError, match="1 columns"):
+        run_import("regions", put("all.tsv", "<html>\n"), data)
+    assert run_import("regions", put("all.tsv", tsv({9: made(1)})), data).regions == 1
+
+
 def test_a_line_without_end_is_not_read_whole(data, put, monkeypatch):
     monkeypatch.setattr(importer, "LONGEST", 1000)
     with pytest.raises(DataError, match=r"all.tsv:1: 1 columns"):

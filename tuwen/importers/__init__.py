@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuwen.dataset import ROWS, Dataset, add_root, content_hashes, copied, read, save
+from tuwen.dataset import MANIFEST, ROWS, Dataset, add_root, content_hashes, copied, read, save
 from tuwen.errors import DataError, suggest
 from tuwen.importers.ai_challenger import read_ai_challenger
 from tuwen.importers.coco import read_coco
-from tuwen.importers.common import Imported, ImportOptions, split_name
+from tuwen.importers.common import Imported, ImportOptions, read_json, split_name
 from tuwen.importers.cuhk_pedes import read_cuhk_pedes
 from tuwen.importers.daquar import read_daquar
 from tuwen.importers.easy_vqa import read_easy_vqa
@@ -148,6 +148,10 @@ def _check_paths(src: Path, dest: Path, options: ImportOptions) -> None:
         raise DataError(f"{src}: no such file or folder; name what to import as SRC")
     if dest.exists() and not dest.is_dir():
         raise DataError(f"{dest}: a file; name a folder for the data set as DEST")
+    if (dest / MANIFEST).is_file() and not (dest / ROWS).is_file():
+        held = read_json(dest / MANIFEST)  # ours, of an import that was killed, or Karpathy's file of that name
+        if not isinstance(held, dict) or "format" not in held:
+            raise DataError(f"{dest / MANIFEST}: would be overwritten; name another folder as DEST")
     if options.images is not None and not options.images.is_dir():
         raise DataError(f"{options.images}: no such folder; name the folder of the pictures with --images")
     for path in options.annotations:

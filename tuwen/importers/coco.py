@@ -31,6 +31,8 @@ def read_coco(src: Path, options: ImportOptions) -> Imported:
     rows, folders = PartRows(), []
     for path in paths:
         data = read_json(path)
+        if isinstance(data, dict) and path.name.startswith("image_info"):  # of a test nobody tells the captions
+            data.setdefault("annotations", [])
         whole = isinstance(data, dict) and isinstance(data.get("images"), list)
         need(whole and isinstance(data.get("annotations"), list), path, '{"images": [...], "annotations": [...]}')
         _read_part(path, data, rows)

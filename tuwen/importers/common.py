@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -11,18 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuwen.dataset import ALIASES
+from tuwen.dataset import ALIASES, MANIFEST, ROWS
 from tuwen.errors import DataError
 from tuwen.records import Caption, Picture, Question
 
 FILE_KEYS = (
     "file_name", "filename", "file", "image_file", "image_path", "file_path", "filepath", "image_name", "image",
-    "img", "img_path", "path", "picture", "photo", "name", "image_id", "图片", "文件", "文件名",
+    "image_file_name", "image_filename", "img", "img_path", "img_name", "path", "picture", "photo", "name", "image_id",
+    "图片", "文件", "文件名",
 )  # fmt: skip
 CAPTION_KEYS = (
-    "captions", "caption", "text", "texts", "sentences", "sentence", "raw", "description", "descriptions", "comment",
-    "title", "alt", "alt_text", "caption_text", "en", "zh", "cn", "english", "chinese", "标题", "描述", "说明",
+    "captions", "caption", "text", "texts", "sentences", "sentence", "raw", "sentences_raw", "caption_text", "comment",
+    "description", "descriptions", "title", "alt", "alt_text", "en", "zh", "cn", "english", "chinese",
+    "标题", "描述", "说明",
 )  # fmt: skip
+PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf")  # gzip, zip, bzip2, xz, 7z
 
 
 @dataclass
@@ -121,12 +125,16 @@ def sentence(text: str, lang: str = "", source: str = "human") -> Caption:
 
 
 def read_captions(value: Any, lang: str = "") -> Iterator[Caption]:
-    """Captions in whatever shape they come: a string, a list, `{raw|text|caption|tokens}`, `{en: ..., zh: ...}`."""
+    """Captions in whatever shape they come: a string, a list (or one as a string, as a cell of a CSV holds it),
+    `{raw|text|caption|tokens}`, `{en: ..., zh: ...}`."""
     if isinstance(value, str):
-        yield sentence(value, lang)
+        for one in _listed(value):
+            yield sentence(one, lang)
     elif isinstance(value, dict):
         text = next((value[key] for key in ("raw", "text", "caption", "sentence") if value.get(key)), None)
-        if isinstance(text, str):
+        if isinstance(text, list):  # one list a key, as a table keeps a list of such
+            yield from read_captions(text, lang)
+        elif isinstance(text, str):
             yield sentence(text, value.get("lang") or lang, value.get("source") or "human")
         elif isinstance(value.get("tokens"), list):
             yield sentence(join_tokens(value["tokens"]), lang)
@@ -138,6 +146,19 @@ def read_captions(value: Any, lang: str = "") -> Iterator[Caption]:
             yield from read_captions(item, lang)
 
 
+def _listed(text: str) -> list[str]:
+    """The strings of a list that a string spells, as JSON or as Python; else the string itself."""
+    if re.fullmatch(r"\s*\[.*\]\s*", text, re.DOTALL):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                held = read(text.strip())
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(held, list) and all(isinstance(item, str) for item in held):
+                return held
+    return [text]
+
+
 def join_tokens(tokens: Sequence[Any]) -> str:
     """Words as a sentence: with spaces, but none beside Chinese."""
     text = " ".join(map(str, tokens))
@@ -146,27 +167,31 @@ def join_tokens(tokens: Sequence[Any]) -> str:
 
 def split_name(name: str | None) -> str | None:
     """`dev`, `validation`, `restval` ... under our names; None for an empty one."""
-    name = (name or "").strip()
+    name = str(name or "").strip()
     return ALIASES.get(name.lower(), name) or None
 
 
 def guess_split(text: str) -> str | None:
     """The split that a file or folder name speaks of: `captions_val2014.json` is `val`."""
     text = re.sub(r"test[-_]?(?:dev|std|standard|challenge)", "test", text.lower())  # parts of a test
+    text = re.sub(r"(?<![a-z])eval(?:uation)?(?![a-z])", "val", text)
     found = re.findall(r"(?<![a-z])(train|validation|valid|val|dev|test)(?![a-z])", text)
     return split_name(found[-1]) if found else None
 
 
 def choose(src: Path, patterns: Sequence[str], what: str, many: bool = False) -> list[Path]:
-    """SRC itself where it is a file, else the files in it or one folder below that match the first fitting pattern.
+    """SRC itself where it is a file, else the files in it or one or two below that match the first fitting pattern.
 
     Patterns are regular expressions over the file's name. DataError where none matches, or several do and not `many`.
     """
     if src.is_file():
         return [src]
-    below = sorted(child for child in src.iterdir() if child.is_dir() and not child.name.startswith("."))
-    for folders in ([src], below):
-        files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+    if not src.exists():
+        raise DataError(f"{src}: no such file; name the {what} as SRC")
+    folders = [src]
+    for _ in range(3):
+        inside = [path for folder in folders for path in _inside(folder)]
+        files = [path for path in inside if path.is_file() and not _ours(path)]
         for pattern in patterns:
             found = [path for path in files if re.fullmatch(pattern, path.name, re.IGNORECASE)]
             if len(found) > 1 and not many:
@@ -174,7 +199,20 @@ def choose(src: Path, patterns: Sequence[str], what: str, many: bool = False) ->
                 raise DataError(f"{src}: several files fit ({names}); name one of them as SRC")
             if found:
                 return found
+        folders = [path for path in inside if path.is_dir() and not path.name.startswith(".")]
     raise DataError(f"{src}: no {what} in it; name the file itself as SRC")
+
+
+def _ours(path: Path) -> bool:
+    """Whether it is one of the two files of a data set: SRC may hold DEST."""
+    return path.name in (ROWS, MANIFEST) and all(path.with_name(name).is_file() for name in (ROWS, MANIFEST))
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:  # a folder of another user's, somewhere below
+        return []
 
 
 def read_text(path: Path) -> str:
@@ -183,6 +221,8 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from None
+    if data.startswith(PACKED):
+        raise DataError(f"{path}: packed; unpack it and name what is in it")
     # Chinese stands in pairs of high bytes; an é of Windows-1252 stands alone, and GB 18030 would make 茅 of it.
     other = "gb18030" if re.search(rb"[\x80-\xff]{2}", data) else "cp1252"
     for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", other):
@@ -195,9 +235,14 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines that hold something, from 1, without their ends."""
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", read_text(path)), 1):
+    for number, line in enumerate(split_lines(read_text(path)), 1):
         if line.strip():
             yield number, line
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a file; `str.splitlines` would also cut a caption at a form feed or at U+2028."""
+    return re.split(r"\r\n|\r|\n", text)
 
 
 def read_json(path: Path) -> Any:
@@ -205,13 +250,22 @@ def read_json(path: Path) -> Any:
     text = read_text(path)
     try:
         return json.loads(text)
-    except ValueError as error:
-        whole = error
-    try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError:
-        line = getattr(whole, "lineno", 1)
-        raise DataError(f"{path}:{line}: not JSON ({whole}); is it whole?") from None
+    except (ValueError, RecursionError) as error:
+        line, why = getattr(error, "lineno", 1), _fault(error)
+    held: list[Any] = []
+    for number, one in enumerate(split_lines(text), 1):
+        if one.strip():
+            try:
+                held.append(json.loads(one))
+            except (ValueError, RecursionError) as error:
+                if held:  # a first line that is whole: these are JSON lines
+                    line, why = number, _fault(error)
+                raise DataError(f"{path}:{line}: not JSON ({why}); is it whole?") from None
+    return held
+
+
+def _fault(error: Exception) -> str:
+    return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def need(condition: object, path: Path, expected: str) -> None:
@@ -224,17 +278,30 @@ def read_table(path: Path, delimiter: str | None = None) -> list[list[str]]:
     """The rows of a CSV or TSV, cells stripped; the delimiter, if not given, is a tab, else the first of `,|;`."""
     csv.field_size_limit(1 << 24)
     text = read_text(path)
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in split_lines(text) if line.strip()), "")
     if delimiter is None:
         delimiter = "\t" if "\t" in first else min(",|;", key=lambda mark: f"{first}{mark}".index(mark))
     if delimiter not in "\t|":
         try:
             rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
             return [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
-        except csv.Error:
-            pass  # a lone quotation mark in some caption: then none of them quotes a cell
-    plain = csv.reader(io.StringIO(text), delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    return [[_unquote(cell.strip()) for cell in row] for row in plain if any(cell.strip() for cell in row)]
+        except csv.Error:  # a lone quotation mark in some caption: it quotes nothing, those of other lines do
+            return [row for line in split_lines(text) if any(row := _cells(line, delimiter))]
+    return [row for line in split_lines(text) if any(row := _plain_cells(line, delimiter))]
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    """The cells of one line, stripped; where its quotation marks do not pair up, none of them quotes a cell."""
+    try:
+        return [
+            cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
+        ]
+    except (csv.Error, StopIteration):
+        return _plain_cells(line, delimiter)
+
+
+def _plain_cells(line: str, delimiter: str) -> list[str]:
+    return [_unquote(cell.strip()) for cell in line.split(delimiter)]
 
 
 def _unquote(cell: str) -> str:

@@ -25,11 +25,12 @@ from tuwen.importers.common import (
     split_name,
 )
 from tuwen.importers.locate import guess_folders
+from tuwen.importers.text_pairs import add_records, named_records, names_columns
 
 TOKEN = re.compile(  # a comma or a bar may be of the name where a tab ends it: else the line is of a CSV
     r"(?=[^\t]+#\d+\t|[^,|\t]+#\d)(?P<name>[^\t]+?\.\w{2,5}(?:\.\d+)?)#\d+(?:\s+(?P<text>.*))?"
 )
-LISTS = re.compile(r"(?:flickr.*)?(train|dev|val|test)(?:[-_]?images)?\.txt", re.IGNORECASE)
+LISTS = re.compile(r"(?:(?:flickr|coco).*)?(train|dev|val|test)(?:[-_]?images)?\.txt", re.IGNORECASE)
 NAMES = (
     r"flickr[-_]?\d+k\.token(?:\.txt)?",
     r"results[^/]*\.token|[^/]*\.token(?:\.txt)?",
@@ -59,6 +60,9 @@ def read_flickr8k(src: Path, options: ImportOptions) -> Imported:
 def _read_csv(path: Path, rows: Rows) -> None:
     table = read_table(path)
     need(table and len(table[0]) > 1, path, "NAME#NUMBER<tab>caption, or image,caption")
+    if names_columns(table[0]):
+        add_records(named_records(table), path, rows)
+        return
     head = [cell.lower() for cell in table[0]]
     first = 1 if any("caption" in cell or "comment" in cell for cell in head) else 0
     start = 2 if first and len(head) > 2 and "number" in head[1] else 1  # image_name| comment_number| comment
@@ -69,19 +73,19 @@ def _read_csv(path: Path, rows: Rows) -> None:
         rows.add(row[0], [sentence(", ".join(row[start:]))])  # a comma within a caption, not quoted
 
 
-def split_by_lists(rows: Rows, captions: Path) -> None:
+def split_by_lists(rows: Rows, *captions: Path) -> None:
     """Take splits from lists of names beside the captions. Pictures in no list are left out, as their makers do.
 
     (Flickr8k came with 8,091 pictures and lists 8,000: to draw the rest into splits would change a known test.)
     """
-    folder, listed = captions.parent, dict[str, str]()
+    folder, listed = captions[0].parent, dict[str, str]()
     for parent in dict.fromkeys(
         (folder, *sorted(p for p in folder.iterdir() if p.is_dir() and "text" in p.name.lower()))
     ):
         for path in sorted(parent.iterdir()):
             named = LISTS.fullmatch(path.name)
             split = split_name(named[1].lower()) if named else None
-            if split is None or path == captions or not path.is_file():
+            if split is None or path in captions or not path.is_file():
                 continue
             lines = [line.strip() for _, line in read_lines(path)]
             if holds_captions(lines):

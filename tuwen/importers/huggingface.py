@@ -33,6 +33,7 @@ from tuwen.importers.common import (
 from tuwen.records import Caption, Picture
 
 CAPTION = re.compile(rf"(?:{'|'.join(CAPTION_KEYS)}|.*(?:caption|description)s?.*)(?:[ _-]?(?:\d+|en|zh|cn))?")
+ABOUT = ("question_type", "answer_type", "multiple_choice_answer")  # columns that are of the question, as VQA's are
 Row = dict[str, Any]
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 
@@ -42,19 +43,25 @@ def read_huggingface(src: Path, options: ImportOptions) -> Imported:
     folder = src if src.is_dir() else src.parent
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         return _read_tables(folder, _from_disk(folder), options)
-    tables = [src] if src.is_file() else _metadata(folder)
+    tables = [src] if src.is_file() else _metadata(folder, options.dest)
     if tables and tables[0].name.startswith("metadata."):
         return _read_imagefolder(folder, tables, options)
     shards = [src] if src.suffix == ".parquet" else sorted(folder.rglob("*.parquet"))
     if not shards:
         raise DataError(f"{src}: no metadata.jsonl, no parquet and no save_to_disk folder; is it FORMAT 'folder'?")
-    return _read_tables(folder, ((guess_split(path.stem), _parquet(path)) for path in shards), options)
+    return _read_tables(folder, ((_split(path), _parquet(path)) for path in shards), options)
 
 
-def _metadata(folder: Path) -> list[Path]:
-    """The tables of an imagefolder: at the top, or in the folders of its splits."""
+def _split(shard: Path) -> str | None:
+    """`train-00000-of-00002.parquet`, or `default/train/0000.parquet` as the hub converts all data."""
+    return guess_split(shard.stem) or guess_split(shard.absolute().parent.name)
+
+
+def _metadata(folder: Path, dest: Path) -> list[Path]:
+    """The tables of an imagefolder: at the top, or in the folders of its splits; those of DEST inside it left out."""
     for pattern in ("metadata.*", "*/metadata.*", "*/*/metadata.*"):
-        found = [path for path in sorted(folder.glob(pattern)) if path.suffix in (".jsonl", ".csv", ".parquet")]
+        tables = [path for path in sorted(folder.glob(pattern)) if path.suffix in (".jsonl", ".csv", ".parquet")]
+        found = [path for path in tables if path.parent == folder or path.parent.resolve() != dest.resolve()]
         if found:
             return found
     return []
@@ -65,7 +72,7 @@ def _read_imagefolder(folder: Path, tables: list[Path], options: ImportOptions) 
     for path in tables:
         below = path.parent.relative_to(folder).as_posix()
         for number, row in enumerate(_records(path), 1):
-            key = next((key for key in FILE_KEYS if isinstance(row.get(key), str)), None)
+            key = next((key for key in FILE_KEYS if isinstance(row.get(key), str) and row[key]), None)
             if key is None:
                 rows.skipped.add("no file_name", f"{path.relative_to(folder)}:{number}")
                 continue
@@ -108,7 +115,8 @@ def _from_disk(folder: Path) -> Iterator[tuple[str | None, Iterable[Row]]]:
     except Exception as error:  # the package raises many kinds over a damaged folder
         why = " ".join(str(error).split())
         raise DataError(f"{folder}: not readable as a save_to_disk folder ({why}); is it whole?") from None
-    for split, table in found.items() if isinstance(found, dict) else [(None, found)]:
+    alone = guess_split(folder.name) if (folder.absolute().parent / "dataset_dict.json").is_file() else None
+    for split, table in found.items() if isinstance(found, dict) else [(alone, found)]:
         for column, kind in table.features.items():
             if isinstance(kind, datasets.Image):
                 table = table.cast_column(column, datasets.Image(decode=False))  # bytes, not pixels
@@ -140,13 +148,15 @@ def _gather(rows: Rows, name: str, captions: list[Caption], split: str | None, r
 
 def _picture_column(folder: Path, row: Row) -> str:
     found = [key for key, value in row.items() if isinstance(value, dict) and {"bytes", "path"} & set(value)]
+    found = found or [key for key, value in row.items() if isinstance(value, bytes) and key.lower() in FILE_KEYS]
     if not found:
         raise DataError(f"{folder}: no column of pictures among {', '.join(row)}; cast one to datasets.Image()")
     return next((key for key in found if key.lower() in FILE_KEYS), found[0])
 
 
-def _place(value: Row, options: ImportOptions) -> str:
+def _place(value: Row | bytes, options: ImportOptions) -> str:
     """Where the picture of a row lies: its path, or the file that its bytes were staged in; else `no ...`: why not."""
+    value = {"bytes": value} if isinstance(value, bytes) else value
     data = value.get("bytes")
     if data is None:
         path = Path(value.get("path") or "")
@@ -179,9 +189,12 @@ def _fill(rows: Rows, picture: Picture, row: Row) -> None:
     if isinstance(row.get("question"), str):
         question, number = row.pop("question"), row.pop("question_id", None)
         answers = row.pop("answers", None) or row.pop("answer", None)
+        if isinstance(answers, dict):  # one list a key, as a table keeps a list of such
+            answers = answers.get("answer", answers.get("text"))
         answers = answers if isinstance(answers, list) else [answers] if answers is not None else []
         said = [str(item.get("answer", "")) if isinstance(item, dict) else str(item) for item in answers]
-        rows.ask(picture, question, said, id=str(number) if number is not None else None)
+        about = {key: str(row.pop(key)) for key in ABOUT if row.get(key) is not None}
+        rows.ask(picture, question, said, id=str(number) if number is not None else None, **about)
     if isinstance(row.get("qa"), list):
         for item in row.pop("qa"):
             if isinstance(item, dict) and isinstance(item.get("question"), str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ USUAL = re.compile(
     r"(?:train|val|test|unlabeled)20\d\d|(?:train|val|test|validation)",
     re.IGNORECASE,
 )
-COCO = re.compile(r"COCO_\w+?_(\d{12}\.\w+)")
+COCO = re.compile(r"COCO_\w+?_(\d{12}(?:\.\w+)?)$")  # a name of 2014; those of 2017 are the number alone
 SPLIT = re.compile(r"(?:train|val|valid|validation|dev|test)(?:20\d\d)?", re.IGNORECASE)
 DEPTH = 3  # how far a guessed folder is searched; one that the user names is searched whole
 
@@ -58,7 +59,7 @@ class Finder:
             for folder in self.folders:
                 if self._holds(folder / path):
                     return folder, PurePosixPath(path).as_posix()
-        return self._search(name)
+        return next((hit for form in (name, *COCO.findall(name)) if (hit := self._search(form))), None)
 
     def _relative(self, path: Path) -> tuple[Path, str]:
         for folder in self.folders:
@@ -78,7 +79,7 @@ class Finder:
     def _search(self, name: str) -> tuple[Path, str] | None:
         index = self._index = self._walk() if self._index is None else self._index
         hits = index.get(_key(name), [])
-        whole = [hit for hit in hits if f"{hit[0] / hit[1]}".lower().endswith(f"/{name.lower()}")]
+        whole = [hit for hit in hits if _plain(f"{hit[0] / hit[1]}").endswith(f"/{_plain(name)}")]
         if len(whole) == 1:
             return whole[0]
         # Two listed pictures of one last part differ by their folders: the last part alone proves nothing.
@@ -101,14 +102,25 @@ class Finder:
                 for file in sorted(files):
                     if PurePosixPath(file.lower()).suffix in SUFFIXES:
                         hit = (folder, (inner / file).as_posix())
-                        for key in (file.lower(), PurePosixPath(file.lower()).stem):  # some layouts list no suffix
+                        forms = {key for form in (file, *COCO.findall(file)) for key in (_key(form), _bare(form))}
+                        for key in forms:
                             index.setdefault(key, []).append(hit)
         return index
 
 
+def _plain(name: str) -> str:
+    """A name in small letters, each accent one with its letter: an archive of a Mac spells é with two signs."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
 def _key(name: str) -> str:
     """What a listed name may be found by anywhere: its last part."""
-    return PurePosixPath(name.lower()).name
+    return PurePosixPath(_plain(name)).name
+
+
+def _bare(name: str) -> str:
+    """The same without its suffix: some layouts list none."""
+    return PurePosixPath(_plain(name)).stem
 
 
 def _agree(name: str, folder: Path, below: str) -> bool:
@@ -118,4 +130,4 @@ def _agree(name: str, folder: Path, below: str) -> bool:
     there = [part for part in (folder / below).parts[:-1] if SPLIT.fullmatch(part)]
     if splits and there and splits[-1].lower() != there[-1].lower():
         return False
-    return len(listed.parts) == 1 or f"/{name}".lower().endswith(f"/{below}".lower())
+    return len(listed.parts) == 1 or f"/{_plain(name)}".endswith(f"/{_plain(below)}")

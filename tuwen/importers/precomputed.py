@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from tuwen.dataset import feature_rows
 from tuwen.errors import DataError
 from tuwen.images import SUFFIXES
-from tuwen.importers.common import Imported, ImportOptions, Rows, choose, read_lines, read_text, sentence, split_name
+from tuwen.importers.common import (
+    Imported,
+    ImportOptions,
+    Rows,
+    choose,
+    read_lines,
+    read_text,
+    sentence,
+    split_lines,
+    split_name,
+)
 from tuwen.importers.locate import guess_folders
 from tuwen.records import Picture
 
@@ -48,7 +58,9 @@ class Part:
 def read_precomputed(src: Path, options: ImportOptions) -> Imported:
     """Rows with their captions and features; or, without captions, features for the rows that the data set has."""
     if src.name.endswith("_caps.txt"):
-        src = src.with_name(src.name.replace("_caps.txt", "_ims.npy"))
+        caps, src = src, src.with_name(src.name.replace("_caps.txt", "_ims.npy"))
+        if not src.is_file():
+            raise DataError(f"{caps}: no {src.name} beside it; put the features there")
     paths = choose(src, MATRICES, "*_ims.npy with *_caps.txt", many=True)
     rows = Rows()
     if len(paths) > 1 and not all(path.stem.endswith("_ims") for path in paths):
@@ -74,7 +86,7 @@ def _read_part(path: Path, options: ImportOptions) -> Part:
     matrix, names = _read_matrix(path)
     base = path.stem.removesuffix("_ims")
     caps = [path.with_name(f"{base}_caps.txt")] if not options.annotations else list(options.annotations)
-    captions = [line.strip() for line in read_text(caps[0]).splitlines()] if caps[0].is_file() else []
+    captions = [line.strip() for line in split_lines(read_text(caps[0]))] if caps[0].is_file() else []
     while captions and not captions[-1]:
         captions.pop()
     if path.stem.endswith("_ims") and not captions:

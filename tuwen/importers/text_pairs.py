@@ -56,7 +56,11 @@ def read_text_pairs(src: Path, options: ImportOptions) -> Imported:
 
 
 def _read_records(path: Path, rows: Rows, split: str | None) -> None:
-    records = _json(path) if path.suffix.lower() in (".json", ".jsonl") else _table(path)
+    add_records(_json(path) if path.suffix.lower() in (".json", ".jsonl") else _table(path), path, rows, split)
+
+
+def add_records(records: Iterator[Record], path: Path, rows: Rows, split: str | None = None) -> None:
+    """The pictures and captions of numbered lines, by the names of their columns."""
     for number, record in records:
         captions = [c for k, value in record.items() if CAPTION.fullmatch(k) for c in read_captions(value) if c.text]
         if record.get("lang"):
@@ -76,8 +80,13 @@ def _text(value: Any) -> str | None:
 def _json(path: Path) -> Iterator[Record]:
     data = read_json(path)
     if isinstance(data, dict):
-        lists = [value for value in data.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-        data = lists[0] if lists else [{"file_name": name, "captions": text} for name, text in data.items()]
+        lists = {k: v for k, v in data.items() if isinstance(v, list) and v and all(isinstance(i, dict) for i in v)}
+        if lists and all(map(guess_split, lists)):  # {"train": [...], "test": [...]}
+            data = [{"split": guess_split(name), **item} for name, items in lists.items() for item in items]
+        elif lists:
+            data = next(iter(lists.values()))
+        else:
+            data = [{"file_name": name, "captions": text} for name, text in data.items()]
     need(
         isinstance(data, list) and all(isinstance(item, dict) for item in data), path, "records of a file and a caption"
     )
@@ -87,18 +96,34 @@ def _json(path: Path) -> Iterator[Record]:
 def _table(path: Path) -> Iterator[Record]:
     table = read_table(path)
     need(table and max(map(len, table)) > 1, path, "a file and a caption, with a tab or a comma between")
-    head = [cell.lower().strip().replace(" ", "_") for cell in table[0]]
-    if any(cell in FILE_KEYS for cell in head) and any(CAPTION.fullmatch(cell) for cell in head):
-        number = 2
-        for row in table[1:]:
-            if len(row) > len(head) and CAPTION.fullmatch(head[-1]):  # a comma within the last caption, not quoted
-                row = [*row[: len(head) - 1], ", ".join(row[len(head) - 1 :])]
-            yield number, dict(zip(head, row, strict=False))
-            number += 1
+    if names_columns(table[0]):
+        yield from named_records(table)
         return
     for number, row in enumerate(table, 1):
         at = next((i for i, cell in enumerate(row) if PurePosixPath(cell.lower()).suffix in SUFFIXES), 0)
         yield number, {"file_name": row[at], "captions": [cell for i, cell in enumerate(row) if i != at and cell]}
+
+
+def names_columns(row: list[str]) -> bool:
+    """Whether a first line names a column of files and one of captions."""
+    head = _head(row)
+    return any(cell in FILE_KEYS for cell in head) and any(CAPTION.fullmatch(cell) for cell in head)
+
+
+def _head(row: list[str]) -> list[str]:
+    return [cell.lower().strip().replace(" ", "_") for cell in row]
+
+
+def named_records(table: list[list[str]]) -> Iterator[Record]:
+    """The lines of a table below the one that names its columns."""
+    head = _head(table[0])
+    last = len(head) - 1
+    for number, row in enumerate(table[1:], 2):
+        if CAPTION.fullmatch(head[-1]) and len(row) > len(head):  # a comma within the last caption, not quoted
+            row = [*row[:last], ", ".join(row[last:])]
+        elif len(row) == last and (found := re.fullmatch(r"(\d+)\s+(\D.*)", row[-1])):  # as line 20,000 of Flickr30k's
+            row = [*row[:-1], *found.groups()]
+        yield number, dict(zip(head, row, strict=False))
 
 
 def _has_sidecars(src: Path) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,24 @@ def _picture_name(image: Any, kind: str, part: str) -> str:
 
 
 def _annotations(src: Path, paths: list[Path], options: ImportOptions) -> list[Path]:
-    """Those named, or of each part those beside it or, as the makers lay them, in another folder of SRC."""
+    """Those named, or of each part those beside it or, as the makers lay them, in a folder of SRC or beside its own."""
     if options.annotations:
         given = []
         for path in options.annotations:
             given += choose(path, (r"[^/]*annotations[^/]*\.json",), "*_annotations.json", many=True)
         return given
     inside = [child for child in sorted(src.iterdir()) if child.is_dir()] if src.is_dir() else []
-    found = []
+    found: list[Path] = []
     for path in paths:
-        for folder in dict.fromkeys((path.parent, *inside)):
-            for other in sorted(folder.glob("*annotations*.json")):
-                if guess_split(other.stem) == guess_split(path.stem) and other not in paths:
-                    found.append(other)
+        folders, split = dict.fromkeys((path.parent, *inside)), guess_split(path.stem)
+        name = re.sub("(?:OpenEnded|MultipleChoice)_", "", path.name).replace("questions", "annotations")
+        exact = [folder / name for folder in folders if name != path.name and (folder / name).is_file()]
+        near = [other for folder in folders for other in sorted(folder.glob("*annotations*.json"))]
+        near = [other for other in near if guess_split(other.stem) == split and other not in paths]
+        # As the archives unpack: v2_Questions_Val_mscoco beside v2_Annotations_Val_mscoco. Version 1's, which numbers
+        # other questions alike, may lie there too: only of the very name.
+        beside = sorted(path.absolute().parent.parent.glob(f"*/{escape(name)}")) if split and name != path.name else []
+        found += exact or near or beside
     return list(dict.fromkeys(found))
 
 
