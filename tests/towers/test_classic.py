@@ -15,6 +15,7 @@ from tuwen.errors import ConfigError, ModelError
 from tuwen.images import View
 from tuwen.towers import build_tower
 from tuwen.towers.hub import RESNETS, from_torchvision
+from tuwen.towers.plain import find_edges
 from tuwen.towers.vgg import PLAN, VggBody, from_published
 
 State = dict[str, Tensor]
@@ -209,13 +210,34 @@ def test_plain_is_the_written_out_network() -> None:
     assert torch.allclose(tower(images), x.flatten(2).transpose(1, 2), atol=1e-5)
 
 
-def test_half_of_twofold_is_blind_to_colour() -> None:
-    tower = build_tower("twofold", size=16, pretrained=False)
-    light = pixels(16)[..., :1].int().clamp(12, 240)
+def test_forms_of_twofold_are_blind_to_colour() -> None:
+    tower = build_tower("twofold", size=20, pretrained=False)
+    light = pixels(20)[..., :1].int().clamp(12, 240)
     grey, tinted = (tower((light + torch.tensor(tint)).to(torch.uint8)) for tint in ([0, 0, 0], [9, -3, -6]))
-    assert grey.shape == (2, 4, 192)
-    torch.testing.assert_close(grey[..., 96:], tinted[..., 96:], atol=1e-4, rtol=1e-4)
-    assert (grey[..., :96] - tinted[..., :96]).abs().max() > 1e-3
+    assert grey.shape == (2, 9, 176)
+    torch.testing.assert_close(grey[..., 48:], tinted[..., 48:], atol=1e-4, rtol=1e-4)
+    assert (grey[..., :48] - tinted[..., :48]).abs().max() > 1e-3
+
+
+def test_colours_of_twofold_are_blind_to_form() -> None:
+    tower, mixed = build_tower("twofold", size=24, pretrained=False), pixels(24)
+    cell = mixed[:, 8:16, 8:16].flatten(1, 2)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    moved = mixed.clone()
+    moved[:, 8:16, 8:16] = cell[:, order].view(-1, 8, 8, 3)
+    before, after = tower(mixed), tower(moved)
+    torch.testing.assert_close(before[..., :48], after[..., :48], atol=1e-4, rtol=1e-4)
+    assert (before[..., 48:] - after[..., 48:]).abs().max() > 1e-3
+
+
+def test_edges_are_where_colours_meet() -> None:
+    x = torch.zeros(1, 3, 4, 4)
+    x[:, :, :, 2:] = torch.tensor([0.0, 3.0, 4.0])[:, None, None]  # 5 apart
+    edges = find_edges(x)
+    expected = torch.zeros(1, 2, 4, 4)
+    expected[:, 0, :, 2] = 5 / 5.4
+    torch.testing.assert_close(edges, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(find_edges(x.transpose(2, 3)), expected.transpose(2, 3).flip(1), atol=1e-3, rtol=0)
 
 
 def test_plain_has_no_weights_of_others() -> None:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tuwen.checkpoint import read_tensors
 from tuwen.errors import ConfigError
 from tuwen.towers.tower import Body, Tower
 from tuwen.towers.weights import fill
 
-WIDTHS = (32, 64, 128)  # each halves the side: 8 pixels a cell
-HALVES = (24, 48, 96)  # of each of two
+WIDTHS = (32, 64, 128)  # each halves the side
+CELL = 8  # pixels
+EDGE = 0.4  # in deviations: a tenth of the way from black to white
 
 
 class Residual(nn.Module):
@@ -56,20 +58,48 @@ class PlainBody(Body):
         return last
 
 
-class TwofoldBody(Body):
-    """Two side by side, of which the second is blind to colour: (B, 192, S/8, S/8).
+class Palette(nn.Module):
+    """Which colours lie in a cell of 8 x 8 pixels, by layers that see one pixel each: (B, 48, S/8, S/8).
 
-    What it says of a shape cannot depend on the colours that the shape was seen in (features that are read apart and
-    bound by place: Treisman and Gelade 1980), so pairs of both that training never showed are less strange.
+    It cannot see a form, for it knows neither which pixels lie together nor what lies beside the cell.
+    """
+
+    def __init__(self, pixel: int = 32, width: int = 48) -> None:
+        super().__init__()
+        self.pixels = nn.Sequential(nn.Conv2d(3, pixel, 1), nn.ReLU(), nn.Conv2d(pixel, pixel, 1), nn.ReLU())
+        self.cells = nn.Sequential(nn.Conv2d(2 * pixel, width, 1), nn.GroupNorm(8, width), nn.ReLU())
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pixels(x)
+        held = [F.max_pool2d(x, CELL, ceil_mode=True), F.avg_pool2d(x, CELL, ceil_mode=True)]
+        cells: Tensor = self.cells(torch.cat(held, 1))
+        return cells
+
+
+class TwofoldBody(Body):
+    """Colours beside forms: (B, 176, S/8, S/8).
+
+    What it says of a form cannot depend on the colours that it was seen in, nor the other way round (features that are
+    read apart and bound by place: Treisman and Gelade 1980), so a pair that training never showed is nothing new.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.colour, self.light = PlainBody(3, HALVES), PlainBody(1, HALVES)
-        self.grid_width = self.pooled_width = self.colour.grid_width + self.light.grid_width
+        self.colours, self.forms = Palette(), PlainBody(2)
+        self.grid_width = self.pooled_width = self.colours.width + self.forms.grid_width
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.colour(x), self.light(x.mean(1, keepdim=True))], 1)
+        return torch.cat([self.colours(x), self.forms(find_edges(x))], 1)
+
+
+def find_edges(x: Tensor) -> Tensor:
+    """How clearly each pixel differs in colour from the one to its left and the one above, from 0 to 1: (B, 3, S, S) ->
+    (B, 2, S, S). Half at a difference of `EDGE`, so that a faint outline is nearly as good as a strong one."""
+    right = F.pad((x[..., 1:] - x[..., :-1]).square().sum(1), (1, 0))
+    down = F.pad((x[..., 1:, :] - x[..., :-1, :]).square().sum(1), (0, 0, 1, 0))
+    apart = (torch.stack([right, down], 1) + 1e-8).sqrt()
+    return apart / (apart + EDGE)
 
 
 BODIES: dict[str, Callable[[], Body]] = {"plain": PlainBody, "twofold": TwofoldBody}
