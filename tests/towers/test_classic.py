@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tuwen.errors import ConfigError, ModelError
 from tuwen.images import View
-from tuwen.towers import build_tower
+from tuwen.towers import build_tower, thaw
 from tuwen.towers.hub import RESNETS, from_torchvision
 from tuwen.towers.plain import find_edges
 from tuwen.towers.vgg import PLAN, VggBody, from_published
@@ -228,6 +228,17 @@ def test_colours_of_twofold_are_blind_to_form() -> None:
     before, after = tower(mixed), tower(moved)
     torch.testing.assert_close(before[..., :48], after[..., :48], atol=1e-4, rtol=1e-4)
     assert (before[..., 48:] - after[..., 48:]).abs().max() > 1e-3
+
+
+def test_some_pictures_have_no_colours_while_twofold_trains() -> None:
+    torch.manual_seed(0)
+    tower = build_tower("twofold", size=8, pretrained=False)
+    images = torch.randint(256, (400, 8, 8, 3), dtype=torch.uint8)
+    assert (tower(images)[..., :48] != 0).any(-1).all()
+    seen = thaw(tower).train()(images)
+    gone = (seen[..., :48] == 0).all(-1).float().mean()
+    assert 0.15 < gone < 0.35
+    assert (seen[..., 48:] != 0).any(-1).all()
 
 
 def test_edges_are_where_colours_meet() -> None:

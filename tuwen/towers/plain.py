@@ -19,6 +19,7 @@ from tuwen.towers.weights import fill
 
 WIDTHS = (32, 64, 128)  # each halves the side
 CELL = 8  # pixels
+HIDDEN = 0.25  # of the pictures have no colours while training
 EDGE = 0.4  # in deviations: a tenth of the way from black to white
 
 
@@ -82,6 +83,7 @@ class TwofoldBody(Body):
 
     What it says of a form cannot depend on the colours that it was seen in, nor the other way round (features that are
     read apart and bound by place: Treisman and Gelade 1980), so a pair that training never showed is nothing new.
+    While training, some pictures have no colours, so that forms are enough where forms are asked for.
     """
 
     def __init__(self) -> None:
@@ -90,7 +92,10 @@ class TwofoldBody(Body):
         self.grid_width = self.pooled_width = self.colours.width + self.forms.grid_width
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.colours(x), self.forms(find_edges(x))], 1)
+        colours = self.colours(x)
+        if self.training:  # else a thing of no form's usual colour is hardly counted as one
+            colours = colours * (torch.rand(len(x), 1, 1, 1, device=x.device) >= HIDDEN)
+        return torch.cat([colours, self.forms(find_edges(x))], 1)
 
 
 def find_edges(x: Tensor) -> Tensor:
