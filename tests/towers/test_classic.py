@@ -246,9 +246,10 @@ def test_edges_are_where_colours_meet() -> None:
     x[:, :, :, 2:] = torch.tensor([0.0, 3.0, 4.0])[:, None, None]  # 5 apart
     edges = find_edges(x)
     expected = torch.zeros(1, 2, 4, 4)
-    expected[:, 0, :, 2] = 5 / 5.4
+    expected[:, 0, :, 2] = 4.9**2 / (4.9**2 + 0.4**2)
     torch.testing.assert_close(edges, expected, atol=1e-3, rtol=0)
     torch.testing.assert_close(find_edges(x.transpose(2, 3)), expected.transpose(2, 3).flip(1), atol=1e-3, rtol=0)
+    assert find_edges(0.05 * torch.rand(1, 3, 4, 4)).max() < 1e-6  # noise is none
 
 
 def test_plain_has_no_weights_of_others() -> None:

@@ -20,7 +20,7 @@ from tuwen.towers.weights import fill
 WIDTHS = (32, 64, 128)  # each halves the side
 CELL = 8  # pixels
 HIDDEN = 0.25  # of the pictures have no colours while training
-EDGE = 0.4  # in deviations: a tenth of the way from black to white
+DULL, EDGE = 0.1, 0.4  # in deviations: the second is a tenth of the way from black to white
 
 
 class Residual(nn.Module):
@@ -100,11 +100,12 @@ class TwofoldBody(Body):
 
 def find_edges(x: Tensor) -> Tensor:
     """How clearly each pixel differs in colour from the one to its left and the one above, from 0 to 1: (B, 3, S, S) ->
-    (B, 2, S, S). Half at a difference of `EDGE`, so that a faint outline is nearly as good as a strong one."""
+    (B, 2, S, S). Half at `EDGE` above `DULL`, what a mottled or packed picture has everywhere: so a faint outline is
+    nearly as good as a strong one, and noise is none."""
     right = F.pad((x[..., 1:] - x[..., :-1]).square().sum(1), (1, 0))
     down = F.pad((x[..., 1:, :] - x[..., :-1, :]).square().sum(1), (0, 0, 1, 0))
-    apart = (torch.stack([right, down], 1) + 1e-8).sqrt()
-    return apart / (apart + EDGE)
+    apart = F.relu((torch.stack([right, down], 1) + 1e-8).sqrt() - DULL).square()
+    return apart / (apart + EDGE**2)
 
 
 BODIES: dict[str, Callable[[], Body]] = {"plain": PlainBody, "twofold": TwofoldBody}
