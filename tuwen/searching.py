@@ -56,8 +56,8 @@ Scored = list[tuple[str, float]]  # content ids, best first
 @dataclass(frozen=True)
 class Query:
     """What is looked for. `weight` is the picture's share where `text` and `image` are both given; `without` names
-    what should be absent; `everything` lifts the no-match floor; `mode` says what the words are held against: the
-    pictures, the captions' words, or both."""
+    what should be absent; `itself` is a picture, by its id, that is no hit; `everything` lifts the no-match floor;
+    `mode` says what the words are held against: the pictures, the captions' words, or both."""
 
     text: str | None = None
     image: Path | Image | None = None
@@ -69,6 +69,7 @@ class Query:
     offset: int = 0
     k: int = 10
     everything: bool = False
+    itself: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def find(store: LanceStore, pipeline: Embedder, query: Query) -> Found:
             "the query has neither words nor a picture" if query.image is None else "the query has no words"
         )
     lang = guess_language(text) if text else None
-    wanted = max(DATED, query.offset + query.k + 1) if query.order == "date" else query.offset + query.k + 1
+    wanted = query.offset + query.k + 1 + (query.itself is not None)
+    wanted = max(DATED, wanted) if query.order == "date" else wanted
     passing = _Passing(store, query.filter.condition())
     warnings: list[str] = []
     if query.mode == "vector":
@@ -108,6 +110,7 @@ def find(store: LanceStore, pipeline: Embedder, query: Query) -> Found:
         scored = fuse(*lists)
     if text and query.mode != "words":
         warnings = warn_of(pipeline, text)
+    scored = [hit for hit in scored if hit[0] != query.itself]
     if query.order == "date":
         scored = sorted(scored, key=lambda hit: _taken(passing.rows[hit[0]]), reverse=True)
     page = scored[query.offset : query.offset + query.k]

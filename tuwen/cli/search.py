@@ -191,12 +191,7 @@ def _similar(db: Path, like: str, query: Any) -> tuple[LanceStore, Found]:
     if not path.is_file():
         raise DataError(f"{like}: neither a file nor the id of a picture in {db}; `tuwen search --json` prints ids")
     store, pipeline = open_index(db)
-    # Itself is one of the hits that pass; the others keep their places.
-    found = find(store, pipeline, replace(query, image=path, k=query.offset + query.k + known, offset=0))
-    others = [hit for hit in found.hits if hit.id != id]
-    page = others[query.offset : query.offset + query.k]
-    hits = [replace(hit, rank=query.offset + place) for place, hit in enumerate(page, 1)]
-    return store, replace(found, hits=hits, more=found.more or len(others) > query.offset + query.k)
+    return store, find(store, pipeline, replace(query, image=path, itself=id))
 
 
 def _captions(db: Path, image: Path, k: int, html: Path | None, json: bool) -> None:

@@ -93,7 +93,7 @@ class TwofoldBody(Body):
 
     def forward(self, x: Tensor) -> Tensor:
         colours = self.colours(x)
-        if self.training:  # else a thing of no form's usual colour is hardly counted as one
+        if self.training:  # else a white circle, where none was ever shown, is hardly counted as a circle
             colours = colours * (torch.rand(len(x), 1, 1, 1, device=x.device) >= HIDDEN)
         return torch.cat([colours, self.forms(find_edges(x))], 1)
 
